@@ -383,10 +383,12 @@ class FabricPathAsk(TypedDict):
 class FabricPathAct(TypedDict):
     """What was measured: the worst figure as a reason, None where all is good; `gbits` of all lines together.
 
-    `far` are the other ends as they were then, as that node tells them of its own; None where it was silent.
+    `far` are the other ends as they were then, as that node tells them of its own; None where it was silent. `broken`:
+    no engine may be started over it, whatever was measured before.
     """
 
     why: Mapping[str, object] | None
     gbits: float | None
     method: str
     far: list[list[object]] | None
+    broken: bool

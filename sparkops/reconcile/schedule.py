@@ -31,6 +31,9 @@ from sparkops.resources.resource import Resource
 
 PER_NODE = 4
 """Steps of one node that run at once: an image pull beside a checkpoint fetch, not fifty of them."""
+TRIES, SETTLING = 5, 0.5
+"""How often, and after how many seconds, a thing that moves while it is looked at (a unit that systemd starts again) is
+compared anew."""
 
 
 @dataclass(eq=False)
@@ -134,6 +137,8 @@ class Schedule:
             outcome = "failed" if reason else "done"
         except Interrupted as error:
             outcome, reason = "interrupted", error.message
+        except Changed as error:  # nothing was done, so that nothing of it has failed; but a saved plan is refused
+            outcome, reason = "failed" if self.saved else "unknown", error.message
         except (NodeError, UnknownState) as error:
             if isinstance(error, ConnectionFailed):
                 self.fleet.fail(step.node, error)
@@ -179,14 +184,20 @@ class Schedule:
     def _bring(self, step: Step) -> tuple[Observed, Message | None]:
         """Converge one resource and prove it: what is there now, and what is still wrong."""
         resource = self.resources[step.id]
-        try:
-            found = self._converge(resource, self._with_pending_values(resource, step))
-        except Changed as changed:
-            again = self._replanned(resource, step, changed)
-            if again is None:
-                return changed.found, None
-            found = self._converge(resource, again)
-        return found, self._proof(resource, found)
+        now = self._with_pending_values(resource, step)
+        for last in (*[False] * TRIES, True):
+            try:
+                found = self._converge(resource, now)
+            except Changed as changed:
+                again = self._replanned(resource, step, changed)
+                if again is None:
+                    return changed.found, None
+                if last or self.stop.wait(SETTLING):
+                    raise
+                now = again
+            else:
+                return found, self._proof(resource, found)
+        raise AssertionError("the last try returns or raises")
 
     def _converge(self, resource: Resource, step: Step) -> Observed:
         session = self.fleet.session(step.node)

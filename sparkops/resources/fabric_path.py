@@ -95,30 +95,38 @@ class FabricPath(Resource):
         """Measure, and note it. Raises ConvergeFailed where the cable is broken or carries a fraction of its speed."""
         act = yield from self._measured(session)
         order = {**self.order(session, step), "act": act}
-        return self.converged_to((yield from session.stream("converge", order)))
+        found = self.converged_to((yield from session.stream("converge", order)))
+        if act["broken"]:
+            reason = Message.from_json(act["why"])
+            raise ConvergeFailed.of("fabric-path-broken", where=self.node, peer=self.name, reason=reason)
+        return found
 
     def _measured(self, session: Session) -> Generator[Mapping[str, object], None, FabricPathAct]:
         cable = Cable(self.node, self.name, tuple(Line(**each) for each in self.lines))
+        nothing: FabricPathAct = {"why": None, "gbits": None, "method": "", "far": None, "broken": False}
         try:
             known = {self.node: _look(session, cable), self.name: (yield from self._there(session, cable))}
         except SparkopsError as error:
-            return {"why": error.message.as_json(), "gbits": None, "method": "", "far": None}
+            return {**nothing, "why": error.message.as_json()}
         far = [_end(each.peer, each.address, known[self.name]) for each in cable.lines]
         if units := [f"{unit} on {node}" for node, each in known.items() for unit in each["units"]]:
-            return {"why": Message.of("fabric-in-use", units=units).as_json(), "gbits": None, "method": "", "far": far}
+            return {**nothing, "why": Message.of("fabric-in-use", units=units).as_json(), "far": far}
         figures: list[Figure] = []
         for figure in Measurement(
             lambda node: session if node == self.node else session.peer(node), cable, known
         ).figures():
             figures.append(figure)
             yield {"text": "" if figure.gbits is None else f"{figure.gbits:.1f} Gb/s by {figure.method.upper()}"}
-        for each in figures:
-            if each.reason is not None and not each.unknown and each.reason.id != FAULTS["low"]:
-                raise ConvergeFailed.of("fabric-path-broken", where=self.node, peer=self.name, reason=each.reason)
-        wrong = [each for each in figures if each.reason is not None]
-        why = min(wrong, key=lambda each: each.unknown).reason if wrong else None
-        last = figures[-1]
-        return {"why": why.as_json() if why else None, "gbits": last.gbits, "method": last.method, "far": far}
+        last, wrong = figures[-1], [each for each in figures if each.reason is not None]
+        broken = [each for each in wrong if not each.unknown and each.reason and each.reason.id != FAULTS["low"]]
+        why = min(broken or wrong, key=lambda each: each.unknown).reason if wrong else None
+        return {
+            "why": why.as_json() if why else None,
+            "gbits": last.gbits,
+            "method": last.method,
+            "far": far,
+            "broken": bool(broken),
+        }
 
     def _there(self, session: Session, cable: Cable) -> Generator[Mapping[str, object], None, LinksTold]:
         """What the other node says of its ends, once it has their addresses or PATIENCE has passed."""

@@ -141,7 +141,7 @@ def reading(path: Path, ask: Callable[[sqlite3.Connection], Answer], nothing: An
             ) as made:
                 return ask(made) if _version(made, path) else nothing
         except sqlite3.DatabaseError as error:
-            if way != "mode=ro" or damaged(error):
+            if way != "mode=ro" or damaged(error) or "locked" in str(error):  # without its log it would tell old runs
                 raise SparkopsError.of("runs-unreadable", where=str(path), reason=str(error)) from None
     return nothing
 

@@ -4,6 +4,7 @@ A kind's module offers `observe(ask) -> dict | None` (or `observe_many(asks) -> 
 observation answers for all), and `converge(call, ask, found, want, act)`. Observing never changes the node.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -25,6 +26,10 @@ Asks = dict[str, Mapping[str, object]]
 """What is asked of one kind, by the ids of its resources."""
 THREADS = 16
 """Observers that run at the same time."""
+DOWN_SECONDS = 120.0
+"""For a machine that goes down to end this very process."""
+KNOWN = ("busy", "cancelled", "gone", "stale", "unknown")
+"""Types of a refusal that is no failure of the act."""
 
 
 def observe(call: Call, args: ObserveRequest) -> ObserveAnswer:
@@ -104,9 +109,25 @@ def converge(call: Call, args: ConvergeRequest) -> ConvergeAnswer:
         if put_back is not None:
             put_back()
             return {"found": None}
-        module.converge(call, ask, found, args["want"], args.get("act") or {})
+        try:
+            module.converge(call, ask, found, args["want"], args.get("act") or {})
+        except Refused as error:
+            _await_shutdown(call, error)
+            raise
     after = look(name, identity, ask)
     return {UNKNOWN: after[UNKNOWN]} if UNKNOWN in after else {"found": after["found"]}
+
+
+def _await_shutdown(call: Call, error: Refused) -> None:
+    """Where the machine goes down, the failure of an act is no verdict on it: the end of this process says so."""
+    from sparkops.worker.system import processes
+
+    if error.type in KNOWN:
+        return
+    with contextlib.suppress(Unknown):
+        if processes.ask(["systemctl", "is-system-running"])[1].strip() == "stopping":
+            call.stopping.wait(DOWN_SECONDS)
+            raise Refused.of("machine-goes-down", type="unknown", reason=error.reason) from error
 
 
 def differing(before: State, found: State, volatile: Iterable[str]) -> list[str]:

@@ -105,7 +105,22 @@ def test_an_end_that_was_changed_by_hand_is_drift_on_either_node(shell: Shell, e
         report = shell.json("apply", "inventory.yml", *FABRIC, "--yes", status=4)
         assert report["results"][0]["reason"]["args"]["reason"]["id"] == "fabric-mtu-differs"
         node.exec("ip", "link", "set", "cx1", "mtu", "1500")
-        assert shell.json("drift", "inventory.yml", *FABRIC)["steps"] == [], "these ends are measured already"
+        shell.json("drift", "inventory.yml", *FABRIC, status=2)
+        shell.json("apply", "inventory.yml", *FABRIC, "--yes")
+        assert shell.json("drift", "inventory.yml", *FABRIC)["steps"] == []
+
+
+def test_a_cable_that_was_good_once_and_is_found_broken_is_not_taken_for_good(shell: Shell, ends: list[Node]) -> None:
+    one, other = ends
+    shell.write("inventory.yml", pair(one, other, measure=True))
+    shell.json("apply", "inventory.yml", *FABRIC, "--yes")
+    path = f"fabric_path {one.name} @{other.name}"
+    with lossy(one):
+        shell.json("apply", "inventory.yml", *FABRIC, "--replace", path, "--yes", status=4)
+        assert [step["id"] for step in shell.json("drift", "inventory.yml", *FABRIC, status=2)["steps"]] == [path]
+        shell.json("apply", "inventory.yml", *FABRIC, "--yes", status=4)
+    shell.json("apply", "inventory.yml", *FABRIC, "--yes")
+    assert shell.json("drift", "inventory.yml", *FABRIC)["steps"] == []
 
 
 def test_a_wait_for_the_other_ends_addresses_ends_with_the_run(shell: Shell, ends: list[Node]) -> None:

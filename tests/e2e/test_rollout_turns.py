@@ -107,6 +107,34 @@ def test_a_machine_whose_engine_fails_after_its_change_ends_the_rollout(cluster:
     assert tuned(cluster) == ["4321", "4321"]
 
 
+def test_a_second_service_that_fails_after_the_change_of_a_machine_keeps_the_next_one(cluster: Cluster) -> None:
+    """Else both engines of it would be down. Its own order is the other way round: it goes by that of the first."""
+    first, second = cluster.nodes
+    tune(cluster)
+    path = cluster.shell.folder / "inventory.yml"
+
+    def declare(seconds: int) -> None:
+        tune(cluster, seconds=seconds)
+        declared = json.loads(path.read_text())
+        other = {**declared["services"]["qwen"], "port": 8001, "replicas": [[second.name], [first.name]]}
+        declared["services"]["other"] = other
+        path.write_text(json.dumps(declared))
+
+    declare(7200)
+    cluster.apply(*WITH_TUNED)
+    first.exec("curl", "-sS", "-d", "gibberish", "http://127.0.0.1:8001/lab/mode")
+    declare(3456)
+    report = cluster.apply(*WITH_TUNED, status=4)
+    assert reasons(report) == {"gate-answer-garbage"}
+    assert tuned(cluster) == ["3456", "7200"]
+    order(report, f"gate other @{first.name}", f"drain qwen @{second.name}")
+    first.exec("curl", "-sS", "-d", OLD, "http://127.0.0.1:8001/lab/mode")
+    cluster.apply(*WITH_TUNED)
+    assert tuned(cluster) == ["3456", "3456"]
+    assert cluster.apply(*WITH_TUNED)["steps"] == []
+    cluster.shell.run("stop", "other")
+
+
 @pytest.mark.slow
 def test_a_machine_that_is_lost_at_its_change_ends_the_rollout_and_is_named(cluster: Cluster) -> None:
     first, second = cluster.nodes

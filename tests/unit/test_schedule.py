@@ -6,7 +6,7 @@ import json
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from sparkops.cli.app import run as command
 from sparkops.core.events import Event, StepFinished, StepStarted
 from sparkops.core.plan import Step
 from sparkops.core.report import Report
+from sparkops.core.states import Observed
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
 from sparkops.inventory.secrets import Secrets
+from sparkops.nodes.session import Session
+from sparkops.reconcile import schedule
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.run import run
 from sparkops.reconcile.schedule import PER_NODE
@@ -141,6 +144,31 @@ def test_a_stop_lets_what_runs_come_to_its_end_and_begins_nothing(tmp_path: Path
     assert sum(outcomes.values()) == len(report.plan.steps)
     assert outcomes["done"] == len(started(log)) < len(report.plan.steps)
     assert report.interrupted
+
+
+class Moving(File):
+    """A file that somebody changes so many times between a look and the act on it."""
+
+    def converge(self, session: Session, step: Step) -> Generator[Mapping[str, object], None, Observed]:
+        moves = Path(self.name).with_suffix(".moves")
+        left = int(moves.read_text())
+        if left:
+            moves.write_text(str(left - 1))
+            return self.converged_to({"found": {"type": "file", "content": "sha256:0"}, "changed": ["content"]})
+        return (yield from super().converge(session, step))
+
+
+@pytest.mark.parametrize(("moves", "outcome"), [(0, "done"), (1, "done"), (3, "done"), (99, "unknown")])
+def test_what_moves_while_it_is_looked_at_is_compared_anew_and_never_said_to_have_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, outcome: str
+) -> None:
+    """Of an engine it would mean that what is declared failed, though it was never tried: brought back, and held."""
+    monkeypatch.setattr(schedule, "SETTLING", 0.01)
+    (tmp_path / "f.moves").write_text(str(moves))
+    (tmp_path / "f").write_text("old")
+    report, _ = applied(tmp_path, [Moving(node="a", name=str(tmp_path / "f"), content="x")])
+    assert [each.outcome for each in report.results] == [outcome]
+    assert (tmp_path / "f").read_text() == ("x" if outcome == "done" else "old")
 
 
 def test_by_the_log_of_a_kept_run_no_step_of_an_apply_waits_for_nothing(

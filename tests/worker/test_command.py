@@ -1,5 +1,6 @@
 """The node half of `command` with small real programs."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,18 @@ def test_only_a_disruptive_command_interrupts() -> None:
 def test_declarations_that_cannot_work_are_refused(given: dict[str, Any], id: str) -> None:
     with fails(id):
         declared(**given)
+
+
+@pytest.mark.parametrize(("state", "id"), [("stopping", "machine-goes-down"), ("degraded", "program-failed")])
+def test_what_fails_while_the_machine_goes_down_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, id: str
+) -> None:
+    """systemctl says that the job was cancelled; an engine would be brought back for it, and what is declared held."""
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\necho {state}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(dispatch, "DOWN_SECONDS", 0.1)
+    with fails(id, Refused) as caught:
+        apply(declared(check=["false"], run=["false"]))
+    assert (caught.value.type == "unknown") == (state == "stopping")

@@ -24,6 +24,7 @@ from sparkops.worker.record import started_from
 from sparkops.worker.system import processes
 from tests.errors import fails
 from tests.worker.engines import running, say
+from tests.worker.nodes import call
 
 UNITS, STAMPS = "etc/systemd/system", "run/sparkops/units"
 SAYS = Callable[[str], None]
@@ -289,3 +290,23 @@ def test_what_a_process_gets_at_its_start_waits_where_it_is_older_than_the_drop_
     (found,) = look(tmp_path, thing)
     assert found.get("waiting") == waiting
     assert [each.id for each in thing.notices(found)] == ["unit-properties-wait"] * bool(waiting)
+
+
+@pytest.mark.parametrize(("inputs", "verbs"), [("old", ["restart"]), ("new", [])])
+def test_a_unit_that_systemd_started_again_between_the_looks_is_restarted_where_its_inputs_are_others(
+    says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str, verbs: list[str]
+) -> None:
+    """It waited for its automatic restart when it was compared, and ran by its old file when it was acted on."""
+    monkeypatch.setattr(unit, "UNITS", str(tmp_path / UNITS))
+    (tmp_path / UNITS / "a.service").write_text("[Service]\nEnvironment=SPARKOPS_INPUTS=new\n")
+    with subprocess.Popen(["sleep", "60"], env={"SPARKOPS_INPUTS": inputs}) as process:
+        try:
+            says(f"{PRESENT}MainPID={process.pid}\n")
+            program = tmp_path / "bin/systemctl"
+            program.write_text(program.read_text().replace("echo x", 'echo "$@"'))
+            found = {"running": False, "inputs": None}
+            unit._run(call(), declared(inputs="new").ask(), found, {"running": True, "inputs": "new"}, {"wait": False})
+        finally:
+            process.kill()
+    asked = (tmp_path / "asked").read_text().split()
+    assert [word for word in asked if word in ("start", "restart")] == verbs

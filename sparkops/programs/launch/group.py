@@ -245,6 +245,11 @@ class Group:
     def _absent(self, peer: Peer, now: float) -> str:
         """Why a rank is not ready to start with this one."""
         if peer.said.get("phase") == LEFT:  # its last message, however long ago: a launcher says nothing after it
+            if peer.met not in (
+                "",
+                peer.run,
+            ):  # a launcher that ended before it knew our run, so that its why is not ours
+                return f"{peer.name} was started again and has not joined; the status of its unit says why"
             return f"{peer.name} has left: {peer.said['why']}"
         here = peer.hears(self.roads, now, self.limits.silence)
         if not here:

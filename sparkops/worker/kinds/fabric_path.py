@@ -15,14 +15,14 @@ CALLS = measure.CALLS
 
 
 def observe(ask: FabricPathAsk, *, root: str = "/") -> dict[str, object]:
-    """`asked`: whether these links were measured, or it was found that they could not be; `links` as they are.
+    """`asked`: whether these links were measured and carry, or it was found that they can't be; `links` as they are.
 
     With that `why`, the reason for which they are not proven, None where they are, what they carried, and the `far`
     ends as they were then.
     """
     links = _links(ask, root)
     kept = atomic.mapping(os.path.join(ask["folder"], _file(ask)))
-    if kept.get("links") != links:
+    if kept.get("links") != links or kept.get("broken"):
         return {"asked": False, "links": links}
     return {"asked": True, "links": links, **{key: kept.get(key) for key in ("why", "gbits", "method", "far")}}
 

@@ -301,7 +301,7 @@ def _run(call: Call, ask: UnitAsk, found: Mapping[str, object], want: Mapping[st
     other = any(found.get(key) is not None and found[key] != want[key] for key in RUNS if key in want)
     if not running(now):
         change(call, "start", name, wait)
-    elif other or act.get("again"):
+    elif other or act.get("again") or (not found.get("running") and outdated(name, "/")):  # systemd was faster
         change(call, "restart", name, wait)
 
 

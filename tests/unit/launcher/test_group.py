@@ -280,6 +280,23 @@ def test_a_rank_that_left_is_told_so_however_long_that_is_ago(rank: int) -> None
     assert cluster.run() <= 8
 
 
+def test_a_rank_that_was_started_again_and_ended_at_once_is_not_said_to_be_stopped() -> None:
+    """Its image is gone, say: it ends before the head has its reason, and the reason of the one before is not it."""
+    cluster = Cluster()
+    cluster.run()
+    cluster.ranks[1].leave(STOP, "it was asked to stop")
+    cluster.seconds(5)
+    cluster.restart(1)
+    cluster.dead.add(1)
+    cluster.ranks[0].heard(cluster.ranks[1].messages(0, ROADS[0], cluster.now)[0], cluster.now)
+    cluster.seconds(5)
+    told = "rank 1 (spark-1) was started again and has not joined; the status of its unit says why"
+    assert cluster.ranks[0].why == told
+    cluster.dead.clear()
+    cluster.restart(1)
+    assert cluster.run() <= 8
+
+
 def test_restarts_that_nobody_asked_for_have_a_budget() -> None:
     cluster = Cluster()
     for _ in range(LIMITS.restarts + 1):

@@ -294,6 +294,22 @@ def test_a_run_of_another_version_is_named_as_such(state: Path, change: dict[str
         shown_again(replace(found, body=body))
 
 
+def test_a_file_that_is_locked_is_not_read_without_its_log(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would show the last run but one as the newest."""
+    monkeypatch.setattr(database, "WAIT", 0.2)
+    kept(look())
+    other = sqlite3.connect(state / "runs.sqlite", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("PRAGMA wal_autocheckpoint = 0")
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("INSERT INTO run (name, cluster, command, time, seconds) VALUES ('newest', 'words', 'drift', 1, 1)")
+    other.execute("COMMIT")
+    with fails("runs-unreadable"):
+        store.find("")
+    other.close()
+    assert store.find("").run.run == "newest"
+
+
 def test_old_runs_go_and_what_changed_nodes_stays() -> None:
     acting = Record.begin("words", "apply")
     acting.write(StepProgress(node="a", id="x"))
