@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -164,17 +164,8 @@ def _explain(
         )
     elif error.validator in ("enum", "const"):
         choices = [wanted] if error.validator == "const" else _as_list(wanted)
-        listed = ", ".join(str(each) for each in choices)
-        texts = [each for each in choices if isinstance(each, str)]
-        hint = suggest(error.instance, texts) if isinstance(error.instance, str) else ""
-        faults.add(
-            "value-not-allowed",
-            where=where,
-            name=name,
-            shown=shown,
-            listed=listed,
-            hint="" if "known:" in hint else hint,
-        )
+        listed, hint = ", ".join(map(str, choices)), _nearest(error.instance, choices)
+        faults.add("value-not-allowed", where=where, name=name, shown=shown, listed=listed, hint=hint)
     elif error.validator in ("anyOf", "oneOf") and error.context:
         _explain_choice(error, document, prefix, faults, label, also)
     else:
@@ -186,6 +177,12 @@ def _explain(
             reason=_limit(error),
             hint=_description(error.schema),
         )
+
+
+def _nearest(value: object, choices: Sequence[object]) -> str:
+    """What was probably meant by a text; "" where nothing is near."""
+    hint = suggest(value, [each for each in choices if isinstance(each, str)]) if isinstance(value, str) else ""
+    return "" if "known:" in hint else hint
 
 
 def _explain_choice(

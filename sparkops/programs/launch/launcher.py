@@ -9,8 +9,7 @@ carries its digest (`digest_of`) as label `sparkops.spec`, and an HMAC of the se
 
 Standard library and Python 3.10 only: the modules of this folder are copied to the node as one file
 (`sparkops/compile/launcher_file.py`). They must not know sparkops' worker.
-
-Exit status: the container's own when it ends by itself; else one of the constants below.
+Exit status: the container's own when it ends by itself; else one of those of systemd.py.
 """
 
 import contextlib
