@@ -256,7 +256,7 @@ def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engi
         node=rank.node,
         unit=rank.unit.name,
         state=str(state.get("state") or "") if exists else "absent",
-        since=offset + int(clock) / 1e6 if clock.isdigit() and int(clock) else None,
+        since=offset + int(clock) / 1e6 if clock.isdecimal() and int(clock) else None,
         phase="" if word == "inactive" else str(state.get("property.StatusText") or ""),
         restarts=state.get("restarts"),
         answers=asked.get("answers") if exists else None,
