@@ -242,6 +242,8 @@ def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engi
     why = Message.of("endpoint-not-serving", text=text) if text else None
     if not exists:
         why = Message.of("unit-absent", unit=rank.unit.name)
+    elif state.get("masked"):
+        why = Message.of("unit-masked", unit=rank.unit.name)
     elif word == "inactive":
         why = Message.of("unit-stopped", unit=rank.unit.name, service=rank.service)
     elif isinstance(health, Unknown):
