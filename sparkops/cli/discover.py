@@ -70,5 +70,5 @@ def command(common: CommonOptions, hosts: tuple[str, ...]) -> int:
 
 def _name(host: str) -> str:
     """The name of a node by its host: the first label of a name, an address with dashes."""
-    numeric = host.replace(".", "").isdigit() or ":" in host
+    numeric = host.replace(".", "").isdecimal() or ":" in host
     return "node-" + re.sub(r"[.:]+", "-", host) if numeric else host.partition(".")[0]

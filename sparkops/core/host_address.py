@@ -28,6 +28,6 @@ def parse(text: str) -> HostAddress | None:
         port = f":{number}"
     if not host or host.startswith("-") or any(each.isspace() for each in text) or bool(at) != bool(user):
         return None
-    if port and not (port[1:].isascii() and port[1:].isdigit() and 1 <= int(port[1:]) <= 65535):
+    if port and not (port[1:].isascii() and port[1:].isdecimal() and 1 <= int(port[1:]) <= 65535):
         return None
     return HostAddress(host, user or None, int(port[1:]) if port else None)

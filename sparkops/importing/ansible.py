@@ -195,7 +195,7 @@ def _typed(key: str, value: object) -> object:
         return WORDS.get(str(value).lower(), _UNSAID)
     if key == "port":
         text = str(value)
-        return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 65536 else _UNSAID
+        return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) < 65536 else _UNSAID
     return _jump(str(value)) if key == "proxy_jump" else str(value)
 
 

@@ -142,7 +142,7 @@ def expanded(pattern: str, where: str) -> list[str]:
     first, last, step = found[1] or "0", found[2], int(found[3] or 1)
     letters = string.ascii_letters
     made: list[str] = []
-    if step and first.isdigit() and last.isdigit() and (first[0] != "0" or first == "0" or len(first) == len(last)):
+    if step and first.isdecimal() and last.isdecimal() and (first[0] != "0" or first == "0" or len(first) == len(last)):
         width = len(first) if first[0] == "0" else 0
         if int(last) - int(first) > MOST * step:
             raise InventoryError.of("hosts-malformed", where=where, reason=f"{found[0]} stands for too many hosts")

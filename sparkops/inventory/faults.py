@@ -50,7 +50,7 @@ class Faults:
 
 def _place(fault: InventoryError) -> tuple[str, int, int]:
     file, *numbers = fault.where.rsplit(":", 2)
-    if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+    if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
         return file, int(numbers[0]), int(numbers[1])
     return fault.where, 0, 0
 

@@ -51,7 +51,7 @@ def load(path: Path | str, *, extra: Extra = (), shard: tuple[int, int] | None =
 
 def _missing(path: Path) -> InventoryError:
     """The error for an inventory that is not there, which names those that are."""
-    there = sorted(each.name for word in ("*.yml", "*.yaml") for each in path.parent.glob(word))
+    there = sorted(each.name for word in ("*.yml", "*.yaml") for each in path.parent.glob(word) if each.is_file())
     there = [name for name in there if ".lock." not in name]
     if not there:
         return InventoryError.of("inventory-not-found", where=str(path))

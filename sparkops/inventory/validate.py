@@ -248,7 +248,7 @@ def _trap(value: object, wanted: list[object], raw: str | None) -> str:
         return f"write {value.lower()} without quotes"
     if isinstance(value, float) and "integer" in wanted and value.is_integer():
         return f"write {value:.0f}"
-    if isinstance(value, str) and {"integer", "number"} & set(wanted) and value.strip().lstrip("-").isdigit():
+    if isinstance(value, str) and {"integer", "number"} & set(wanted) and value.strip().lstrip("-").isdecimal():
         return f"write {value} without quotes"
     return ""
 

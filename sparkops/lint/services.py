@@ -102,7 +102,7 @@ def engine_ready_limit(place: Placed) -> Iterable[Found]:
     name = "VLLM_ENGINE_READY_TIMEOUT_S"
     ready = place.environment.get(name, str(READY_SECONDS))
     several = _known_on_gpus(place) and "--nnodes" in (place.words or ())
-    if several and ready.isdigit() and int(ready) <= READY_SECONDS:
+    if several and ready.isdecimal() and int(ready) <= READY_SECONDS:
         words = f"{name} is {ready} on {len(place.replica)} nodes"
         yield Found(words, path=("service", "environment", name))
 

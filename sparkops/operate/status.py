@@ -242,6 +242,8 @@ def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engi
     why = Message.of("endpoint-not-serving", text=text) if text else None
     if not exists:
         why = Message.of("unit-absent", unit=rank.unit.name)
+    elif state.get("masked"):
+        why = Message.of("unit-masked", unit=rank.unit.name)
     elif word == "inactive":
         why = Message.of("unit-stopped", unit=rank.unit.name, service=rank.service)
     elif isinstance(health, Unknown):
@@ -256,7 +258,7 @@ def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engi
         node=rank.node,
         unit=rank.unit.name,
         state=str(state.get("state") or "") if exists else "absent",
-        since=offset + int(clock) / 1e6 if clock.isdigit() and int(clock) else None,
+        since=offset + int(clock) / 1e6 if clock.isdecimal() and int(clock) else None,
         phase="" if word == "inactive" else str(state.get("property.StatusText") or ""),
         restarts=state.get("restarts"),
         answers=asked.get("answers") if exists else None,

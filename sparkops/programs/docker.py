@@ -338,7 +338,7 @@ def speaks(version: tuple[int, int], at: str = SOCKET) -> bool:
 
 def _pair(text: object) -> tuple[int, int]:
     major, _, minor = str(text or "").partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
 
 
 def inspect_image(reference: str, *, at: str | None = None, query: Query | None = None) -> Answer | None:

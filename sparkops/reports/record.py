@@ -85,7 +85,7 @@ class Record:
 
     def _faults(self) -> tuple[Message, ...]:
         aside = (Message.of("runs-damaged", aside=self.aside),) if self.aside else ()
-        return (*aside, *(Message.of("run-not-recorded", reason=each) for each in self.lost))
+        return (*aside, *(Message.of("run-not-recorded", file=str(store.path()), reason=each) for each in self.lost))
 
     @contextlib.contextmanager
     def _recording(self) -> Generator[None, None, None]:

@@ -107,6 +107,13 @@ def test_a_service_that_was_stopped_is_said_to_be_stopped() -> None:
     assert "✗" not in out.getvalue()
 
 
+def test_a_service_whose_unit_is_masked_is_not_only_stopped() -> None:
+    found = told(
+        {"state": "inactive (dead)", "masked": True}, {"found": {"answers": False, "why": "the unit is stopped"}}
+    )
+    assert found.reason is not None and found.reason.id == "unit-masked"
+
+
 def test_whether_a_service_answers_that_refuses_the_question_is_not_known() -> None:
     found = told({"state": "active (running)"}, {UNKNOWN: {"id": "completion-refused", "args": {"text": "401"}}})
     assert found.answers is None

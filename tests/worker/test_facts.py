@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import sparkops
 from sparkops.programs import mounts
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.facts import engine, gpu, gpu_users, keys, network, packages, pci, system
@@ -448,3 +449,14 @@ def test_a_private_key_is_known_by_its_public_half(tmp_path: Path, sort: tuple[s
 def test_what_is_no_key_has_no_fingerprint(content: str) -> None:
     assert keys.of_private(content) == ""
     assert keys.fingerprint(content) == ""
+
+
+@pytest.mark.parametrize("said", ["\x1f0, x\n", "\u00b2, x\n", "\u0663, x\n", "1 2, x\n", "-1, x\n", ", x\n", "\n"])
+def test_what_is_no_process_id_is_passed_over(said: str) -> None:
+    assert set(gpu_users.parse_processes(said)) <= {0, 3}
+
+
+def test_what_counts_as_a_number_is_what_int_reads() -> None:
+    """`str.isdigit` takes \u00b2, and `int` refuses it: what comes from outside ended in a traceback."""
+    sources = Path(sparkops.__file__).parent.rglob("*.py")
+    assert [str(path) for path in sources if "isdigit(" in path.read_text(encoding="utf-8")] == []

@@ -199,7 +199,7 @@ def _place(word: str, node: str) -> tuple[str, str, int]:
         port = port.lstrip(":")
     elif rest.count(":") == 1:
         host, _, port = rest.partition(":")
-    if not host or (port and not port.isdigit()):
+    if not host or (port and not port.isdecimal()):
         raise InventoryError.of("jump-host-invalid", where=node, text=word)
     return user, host, int(port or 0)
 

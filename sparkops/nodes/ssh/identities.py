@@ -18,7 +18,7 @@ from paramiko.agent import AgentKey, AgentSSH
 
 from sparkops.core.secrets import Secret
 from sparkops.nodes.passwords import Passwords
-from sparkops.nodes.ssh.config import Hop
+from sparkops.nodes.ssh.config import DEFAULT_KEYS, Hop
 from sparkops.nodes.transport import last_line
 
 PASSPHRASE_TRIES = 3
@@ -90,7 +90,7 @@ class Keyring:
         that no passphrase is needed), the agent's others, and last, with `ask`, the encrypted files, for which a person
         is asked.
 
-        Files that don't exist are passed over; one that can't be read comes with its `trouble` and no key.
+        One that can't be read, or was named and does not exist, comes with its `trouble` and no key.
         """
         held = {key.asbytes(): key for key in self._agent(hop.agent)}
         locked: list[Path] = []
@@ -102,6 +102,8 @@ class Keyring:
                 yield Identity(f"{path} in the agent", held[public])
                 continue
             if not path.is_file():
+                if path.name not in DEFAULT_KEYS:
+                    yield Identity(str(path), trouble="is not there")
                 continue
             if _encrypted(path):
                 locked.append(path)

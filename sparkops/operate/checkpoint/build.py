@@ -256,7 +256,7 @@ def _manifest(order: Order) -> Manifest:
 
 def _is_built(state: Mapping[str, object] | None, identity: str) -> bool:
     faults = ("missing", "wrong", "unverified", "leftover")
-    return state is not None and state["identity"] == identity and not any(state[key] for key in faults)
+    return state is not None and state.get("identity") == identity and not any(state.get(key) for key in faults)
 
 
 def _step_check(step: Fields) -> StepCheck:

@@ -82,4 +82,4 @@ def _unit(found: Fields) -> Engine:
 def _port(words: Sequence[str]) -> int:
     """The port of an engine's words; vLLM's own where they name none."""
     value = str(adopt_diff.flags([str(word) for word in words])[1].get("port"))
-    return int(value) if value.isascii() and value.isdigit() else 8000
+    return int(value) if value.isascii() and value.isdecimal() else 8000

@@ -41,7 +41,7 @@ def _host(name: str, options: Fields) -> Host:
         name=name,
         address="" if address == name else address,
         user=options.get("user"),
-        port=int(port) if port.isascii() and port.isdigit() else None,
+        port=int(port) if port.isascii() and port.isdecimal() else None,
         identity_file=next(iter(options.get("identityfile") or ()), None),
         proxy_jump=options.get("proxyjump"),
     )

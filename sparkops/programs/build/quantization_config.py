@@ -178,7 +178,7 @@ def patterns(schemes: Mapping[str, Scheme | None]) -> dict[Scheme | None, list[s
     kinds: dict[str, dict[Scheme | None, list[str]]] = {}
     for name, scheme in schemes.items():
         start = next((each for each in whole if name.startswith(each)), None)
-        kind = start or ".".join("#" if word.isdigit() else word for word in name.split("."))
+        kind = start or ".".join("#" if word.isdecimal() else word for word in name.split("."))
         kinds.setdefault(kind, {}).setdefault(scheme, []).append(name)
     found: dict[Scheme | None, list[str]] = {}
     for kind, by_scheme in kinds.items():
@@ -212,9 +212,9 @@ def _pattern(name: str, numbers: Sequence[str]) -> str:
     """One that fits a name with these numbers in place of its first ones, and any in place of the further."""
     start, head = next((each for each in _ROOTS if name.startswith(each[0])), ("", ""))
     left = iter(numbers)
-    words = [next(left, r"\d+") if word.isdigit() else re.escape(word) for word in name[len(start) :].split(".")]
+    words = [next(left, r"\d+") if word.isdecimal() else re.escape(word) for word in name[len(start) :].split(".")]
     return f"re:{head}{_DOT.join(words)}$"
 
 
 def _numbers(name: str) -> list[str]:
-    return [word for word in name.split(".") if word.isdigit()]
+    return [word for word in name.split(".") if word.isdecimal()]

@@ -184,7 +184,7 @@ def _check_fused(schemes: dict[str, Scheme | None]) -> None:
     for name in schemes:
         stem, _, leaf = name.rpartition(".")
         experts, _, number = stem.rpartition(".")
-        if number.isdigit() and experts.endswith(".experts"):
+        if number.isdecimal() and experts.endswith(".experts"):
             key = experts
         else:
             members = next((each for each in FUSED if leaf in each), None)

@@ -246,7 +246,7 @@ class Client:
                 raise wrong_size(remote, int(match[3]))
             return self._read(response, start, min(end, int(match[2]) + 1), ranged=True)
         length = response.headers.get("Content-Length")
-        if length is not None and length.isdigit() and int(length) != remote.size:
+        if length is not None and length.isdecimal() and int(length) != remote.size:
             self.close()
             raise wrong_size(remote, int(length))
         return self._read(response, 0, remote.size, ranged=start == 0 and end == remote.size)
@@ -305,7 +305,7 @@ def _proxy(scheme: str, host: str) -> tuple[str, int] | None:
 
 def _retry_after(response: http.client.HTTPResponse) -> float | None:
     text = (response.headers.get("Retry-After") or "").strip()
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())

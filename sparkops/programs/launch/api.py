@@ -112,7 +112,7 @@ class Api:
         return Asked(why) if (why := self.foreign()) else asked
 
     def _completion(self, seconds: float) -> Asked:
-        deadline = time.monotonic() + seconds
+        deadline, data = time.monotonic() + seconds, b""
         try:
             route, status, data = self.ask(self.question, deadline)
             if status != 200:
@@ -128,7 +128,8 @@ class Api:
                 return Asked(f"no completion for {seconds - deadline + time.monotonic():.0f} s")
             return Asked(f"the connection broke: {error or type(error).__name__}")
         except MALFORMED:
-            return Asked("what came is no completion")
+            said = " ".join(data[:200].decode(errors="replace").split())
+            return Asked(f"what came is no completion{said and ': '}{said}")
 
     def ask(
         self, question: Question, deadline: float, routes: Sequence[str] = ROUTES, **more: object

@@ -115,7 +115,7 @@ def _links(folder: str) -> "list[str]":
 
 
 def pids(proc: str = PROC) -> "list[int]":
-    return sorted(int(each) for each in os.listdir(proc) if each.isdigit())
+    return sorted(int(each) for each in os.listdir(proc) if each.isdecimal())
 
 
 def owner(pid: int, proc: str = PROC) -> Owner:

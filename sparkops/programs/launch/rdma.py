@@ -38,7 +38,7 @@ def port_of(folder: str) -> dict[str, object]:
     """`gids`: the table without its empty entries: index, type (`RoCE v2`), the IPv4 address of a mapped one.
     `counters`: those of ERRORS, None for one that the driver lacks."""
     read = {name: content_of(f"{folder}/hw_counters/{name}").strip() for name in ERRORS}
-    counters = {name: int(said) if said.isdigit() else None for name, said in read.items()}
+    counters = {name: int(said) if said.isdecimal() else None for name, said in read.items()}
     gids = []
     for index in range(GIDS):
         gid = content_of(f"{folder}/gids/{index}").strip()

@@ -162,7 +162,7 @@ def _span(text: str, size: int) -> tuple[int, int] | None:
     if not text:
         return 0, size
     first, dash, last = text.removeprefix("bytes=").partition("-")
-    if not (text.startswith("bytes=") and dash and first.isdigit() and last.isdigit()):
+    if not (text.startswith("bytes=") and dash and first.isdecimal() and last.isdecimal()):
         return None
     start, end = int(first), int(last) + 1
     return (start, end) if start < end <= size else None

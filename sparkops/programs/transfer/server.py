@@ -48,7 +48,7 @@ class Request(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requested(self.receiver)
         text = self.path[1:]
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else -1
         content = self.server.content
         if self.path != f"/{number}" or not 0 <= number < content.count or self._has_body():
             return self._refuse()

@@ -49,9 +49,9 @@ def result(id: str, index: int, severity: Severity, text: str, *, where: str, ac
 def place(where: str) -> tuple[str, int]:
     """The file and the line of `file:line[:column]`; "" and 0 for anything else."""
     parts = where.split(":")
-    while len(parts) > 2 and parts[-1].isdigit() and parts[-2].isdigit():
+    while len(parts) > 2 and parts[-1].isdecimal() and parts[-2].isdecimal():
         parts.pop()
-    line = int(parts[-1]) if len(parts) > 1 and parts[-1].isdigit() else 0
+    line = int(parts[-1]) if len(parts) > 1 and parts[-1].isdecimal() else 0
     return (":".join(parts[:-1]), line) if line else ("", 0)
 
 

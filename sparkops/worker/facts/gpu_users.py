@@ -58,7 +58,7 @@ def computing() -> tuple[dict[int, str], str]:
 def parse_processes(said: str) -> dict[int, str]:
     """Programs by process id, the lowest first, out of csv lines without a header."""
     rows = (line.partition(",")[::2] for line in said.splitlines())
-    return dict(sorted((int(pid), name.strip()) for pid, name in rows if pid.strip().isdigit()))
+    return dict(sorted((int(pid.strip()), name.strip()) for pid, name in rows if pid.strip().isdecimal()))
 
 
 def unaccounted(counters: dict[str, int]) -> int | None:

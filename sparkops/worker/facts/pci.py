@@ -28,7 +28,7 @@ def parse_total(content: str | None) -> int | None:
     """3 out of the line `TOTAL_ERR_FATAL 3`; None where the device counts none."""
     for line in (content or "").splitlines():
         name, _, number = line.partition(" ")
-        if name.startswith("TOTAL_ERR_") and number.strip().isdigit():
+        if name.startswith("TOTAL_ERR_") and number.strip().isdecimal():
             return int(number)
     return None
 

@@ -95,7 +95,7 @@ def converge(call: Call, ask: UserAsk, found: State, want: State, act: UserAct) 
 def _need_groups(want: Fields) -> None:
     for group in [*want.get("groups", []), *([want["group"]] if "group" in want else [])]:
         try:
-            grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)
+            grp.getgrgid(int(group)) if group.isdecimal() else grp.getgrnam(group)
         except KeyError:
             raise Refused.of("group-missing", group=group) from None
 

@@ -189,7 +189,7 @@ def _text(path: str) -> Iterator[tuple[str, str]]:
 
 def _programs(proc: str) -> Iterator[tuple[int, list[str]]]:
     for name in os.listdir(proc):
-        if not name.isdigit() or int(name) == os.getpid():
+        if not name.isdecimal() or int(name) == os.getpid():
             continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             with open(os.path.join(proc, name, "cmdline"), "rb") as file:

@@ -236,12 +236,12 @@ def _denied(path: str, folder: str) -> Refused:
 
 def owner_name(uid: int, declared: str | None) -> str:
     """A user id in the form in which it was declared: a number for a number, else the name where it has one."""
-    return str(uid) if declared is not None and declared.isdigit() else users.name_of(uid)
+    return str(uid) if declared is not None and declared.isdecimal() else users.name_of(uid)
 
 
 def group_name(gid: int, declared: str | None) -> str:
     """A group id in the form in which it was declared."""
-    if declared is not None and declared.isdigit():
+    if declared is not None and declared.isdecimal():
         return str(gid)
     try:
         return grp.getgrgid(gid).gr_name
@@ -254,9 +254,9 @@ def owner_ids(owner: str | None, group: str | None) -> tuple[int, int]:
     uid = gid = -1
     try:
         if owner is not None:
-            uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+            uid = int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
         if group is not None:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+            gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError:
         if uid == -1 and owner is not None:
             raise Refused.of("user-missing", user=owner) from None

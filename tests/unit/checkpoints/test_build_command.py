@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -276,3 +277,11 @@ def test_two_builds_of_one_output_are_not_done_at_once(base: Path, tmp_path: Pat
     with checkpoint_build._locked(str(output)), pytest.raises(LockBusy) as caught:
         build(Order(base=str(base), output=output, steps=[{"lm_head": "int8"}]))
     assert (caught.value.id, caught.value.exit_status) == ("build-running", 75)
+
+
+@pytest.mark.parametrize("output", ["/proc/x", "/usr/lib/x", "/etc"])
+def test_a_place_of_the_system_is_no_folder_to_build(
+    base: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    assert run(command(base, Path(output), "--step", "lm_head=int8")) in (1, 4)
+    assert re.search(r"error\[(folder-is-system|build-output-foreign)\]", capsys.readouterr().err)

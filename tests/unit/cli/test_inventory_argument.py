@@ -90,6 +90,8 @@ def test_a_missing_inventory_names_those_that_are_there(tmp_path: Path) -> None:
         load(tmp_path / "inventory.yml")
     for name in ("rack.yml", "rack.lock.yml"):
         (tmp_path / name).touch()
+    (tmp_path / "inventory.yml").symlink_to("inventory.yml")
     with fails("inventory-not-found-others") as caught:
         load(tmp_path / "inventory.yml")
     assert "rack.yml" in str(caught.value) and "lock" not in str(caught.value)
+    assert caught.value.args_by_name["there"] == [str(tmp_path / "rack.yml")], "not itself, a link to nowhere"

@@ -202,6 +202,12 @@ def test_a_refused_key_is_named_with_the_way_out(server: Sshd, connections: Conn
     assert "publickey" in caught.value.args_by_name["reason"]
 
 
+def test_a_key_that_was_named_and_is_not_there_is_told(server: Sshd, connections: Connections, tmp_path: Path) -> None:
+    with fails("login-denied", AuthenticationFailed) as caught:
+        connections.connect(server.target(identity_file=str(tmp_path / "none")))
+    assert caught.value.args_by_name["tried"] == f"{tmp_path / 'none'} is not there"
+
+
 def test_five_wrong_keys_are_offered_and_no_more(servers: Servers, connections: Connections, tmp_path: Path) -> None:
     server = servers("MaxAuthTries 6")
     keys = [keygen(tmp_path / f"key{number}") for number in range(8)]
