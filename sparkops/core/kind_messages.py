@@ -384,11 +384,11 @@ class FabricPathAct(TypedDict):
     """What was measured: the worst figure as a reason, None where all is good; `gbits` of all lines together.
 
     `far` are the other ends as they were then, as that node tells them of its own; None where it was silent. `broken`:
-    no engine may be started over it, whatever was measured before.
+    no engine may be started over it, whatever was measured before; None where nothing was found out of that.
     """
 
     why: Mapping[str, object] | None
     gbits: float | None
     method: str
     far: list[list[object]] | None
-    broken: bool
+    broken: bool | None

@@ -27,8 +27,9 @@ from sparkops.resources.resource import Peers, Resource
 if TYPE_CHECKING:
     from sparkops.nodes.session import Session
 
-PATIENCE, POLL = 90.0, 1.0
-"""Seconds for which the other node's addresses are waited for: its own change of them runs at the same time."""
+PATIENCE, CHANGING, POLL = 90.0, 20.0, 1.0
+"""Seconds for which the other node's addresses, and an MTU like this node's, are waited for: its own change of them
+runs at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +104,10 @@ class FabricPath(Resource):
 
     def _measured(self, session: Session) -> Generator[Mapping[str, object], None, FabricPathAct]:
         cable = Cable(self.node, self.name, tuple(Line(**each) for each in self.lines))
-        nothing: FabricPathAct = {"why": None, "gbits": None, "method": "", "far": None, "broken": False}
+        nothing: FabricPathAct = {"why": None, "gbits": None, "method": "", "far": None, "broken": None}
         try:
-            known = {self.node: _look(session, cable), self.name: (yield from self._there(session, cable))}
+            here = _look(session, cable)
+            known = {self.node: here, self.name: (yield from self._there(session, cable, here))}
         except SparkopsError as error:
             return {**nothing, "why": error.message.as_json()}
         far = [_end(each.peer, each.address, known[self.name]) for each in cable.lines]
@@ -125,21 +127,22 @@ class FabricPath(Resource):
             "gbits": last.gbits,
             "method": last.method,
             "far": far,
-            "broken": bool(broken),
+            "broken": True if broken else None if any(each.unknown for each in wrong) else False,
         }
 
-    def _there(self, session: Session, cable: Cable) -> Generator[Mapping[str, object], None, LinksTold]:
-        """What the other node says of its ends, once it has their addresses or PATIENCE has passed."""
-        other, until = session.peer(self.name), time.monotonic() + PATIENCE
+    def _there(
+        self, session: Session, cable: Cable, here: LinksTold
+    ) -> Generator[Mapping[str, object], None, LinksTold]:
+        """What the other node says of its ends, once they are as they should be or have been waited for."""
+        other, began = session.peer(self.name), time.monotonic()
+        near = [here["addresses"].get(each.address) or {} for each in cable.lines]
         while True:
             told = _look(other, cable)
-            if (
-                told["units"]
-                or all(told["addresses"].get(each.peer) for each in cable.lines)
-                or time.monotonic() > until
-            ):
+            far = [told["addresses"].get(each.peer) for each in cable.lines]
+            alike = all(end and end["mtu"] == own.get("mtu", end["mtu"]) for own, end in zip(near, far, strict=True))
+            if told["units"] or alike or time.monotonic() - began > (CHANGING if all(far) else PATIENCE):
                 return told
-            yield {"text": f"waiting for the addresses of {self.name}"}
+            yield {"text": f"waiting for the links of {self.name}"}
             time.sleep(POLL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from sparkops.resources.fabric import Fabric
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.calls import Unknown as Unknown_
 from sparkops.worker.facts import network
-from sparkops.worker.kinds import fabric
+from sparkops.worker.kinds import fabric, fabric_path
 from sparkops.worker.system import netplan
 from tests.errors import fails
 from tests.worker import sparks
@@ -390,3 +391,27 @@ def test_interfaces_of_another_card_are_named(spark: Spark) -> None:
     named = {"p0": ["enp1s0f1np1", "enP2p1s0f1np1"], "p1": []}
     sparks.put(spark.root, "sys/class/net/enp1s0f1np1/carrier", "1")
     assert look(spark, declared(interfaces=named))["names"]["cable/0"] == "enp1s0f1np1"
+
+
+@pytest.mark.parametrize(
+    ("now", "far", "asked"),
+    [(None, "same", False), (None, "silent", False), (None, "another", True), (False, "same", True)],
+    ids=["not known", "silent", "other end changed", "good"],
+)
+def test_a_cable_that_was_found_broken_stays_so_until_a_measurement_says_otherwise(
+    spark: Spark, now: bool | None, far: str, asked: bool
+) -> None:
+    """Under load TCP tells nothing, and an engine must not be started for that."""
+    spark.addresses(WANTED)
+    line = {"twin": 0, "address": "192.168.100.10", "peer": "192.168.100.11"}
+    ask: Any = {"peer": "b", "lines": [line], "folder": str(spark.root / "kept")}
+    ends = [["192.168.100.11", "192.168.100.10", "x", 9000, 200000, "aa"]]
+    other = {"same": ends, "silent": None, "another": [[*ends[0][:3], 1500, *ends[0][4:]]]}[far]
+    call, why = Call(1, lambda message: None, threading.Event()), {"id": "fabric-link-degraded", "args": {}}
+    told: Any = {"why": why, "gbits": 13.0, "method": "rdma"}
+    fabric_path.converge(call, ask, {}, {}, {**told, "far": ends, "broken": True}, root=str(spark.root))
+    assert fabric_path.observe(ask, root=str(spark.root))["asked"] is False
+    refused = fails("fabric-path-still-broken", Refused) if not asked else contextlib.nullcontext()
+    with refused:
+        fabric_path.converge(call, ask, {}, {}, {**told, "far": other, "broken": now}, root=str(spark.root))
+    assert fabric_path.observe(ask, root=str(spark.root))["asked"] is asked

@@ -5,7 +5,7 @@ import os
 from sparkops.core import atomic
 from sparkops.core.kind_messages import FabricPathAct, FabricPathAsk
 from sparkops.core.messages import State
-from sparkops.worker.calls import Call
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts import network
 from sparkops.worker.requests import measure
 from sparkops.worker.system import safe_path
@@ -28,8 +28,12 @@ def observe(ask: FabricPathAsk, *, root: str = "/") -> dict[str, object]:
 
 
 def converge(call: Call, ask: FabricPathAsk, found: State, want: State, act: FabricPathAct, *, root: str = "/") -> None:
-    """Note what was measured."""
-    safe_path.note(ask["folder"], _file(ask), {"links": _links(ask, root), **act})
+    """Note what was measured. Raises Refused where nothing was found out of a cable that was found broken."""
+    links, kept = _links(ask, root), atomic.mapping(os.path.join(ask["folder"], _file(ask)))
+    same = kept.get("links") == links and act["far"] in (None, kept.get("far"))
+    if act["broken"] is None and kept.get("broken") and same:
+        raise Refused.of("fabric-path-still-broken", peer=ask["peer"], reason=kept["why"], now=act["why"])
+    safe_path.note(ask["folder"], _file(ask), {"links": links, **act})
 
 
 def _file(ask: FabricPathAsk) -> str:
