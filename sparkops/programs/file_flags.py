@@ -4,7 +4,7 @@ import fcntl
 import os
 import struct
 
-from sparkops.core.descriptors import FILE
+from sparkops.core.descriptors import FILE, closing
 from sparkops.core.messages import Refused
 
 _GET_FLAGS = 0x80086601
@@ -14,15 +14,10 @@ _IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 def attribute(path: str, folder: int | None = None) -> str:
     """`immutable` or `append-only` where the file system says so of a path below an open folder; else ""."""
     try:
-        handle = os.open(path, FILE | os.O_NONBLOCK, dir_fd=folder)
+        with closing(os.open(path, FILE | os.O_NONBLOCK, dir_fd=folder)) as handle:
+            (flags,) = struct.unpack("l", fcntl.ioctl(handle, _GET_FLAGS, struct.pack("l", 0)))
     except OSError:
         return ""
-    try:
-        (flags,) = struct.unpack("l", fcntl.ioctl(handle, _GET_FLAGS, struct.pack("l", 0)))
-    except OSError:
-        return ""
-    finally:
-        os.close(handle)
     return "immutable" if flags & _IMMUTABLE else "append-only" if flags & _APPEND_ONLY else ""
 
 

@@ -151,11 +151,8 @@ def _watch(process: "subprocess.Popen[bytes]", stop: Callable[[], bool], grace: 
 
 def _gone(process: "subprocess.Popen[bytes]") -> int:
     """Its status once it has said its last word, or was killed; one that hangs all the same is killed too."""
-    for last in (False, True):
-        try:
+    for _ in range(2):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            if last:
-                break
+        process.kill()
     return -signal.SIGKILL

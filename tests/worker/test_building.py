@@ -11,15 +11,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.checkpoints.inspect import FolderSource, inspect
+from sparkops.core.descriptors import FOLDER, closing
 from sparkops.core.messages import Refused
+from sparkops.programs.build.base import Base
 from sparkops.programs.build.donor import coalesced
+from sparkops.programs.protocol import Output
 from sparkops.safetensors.header import head
+from tests.errors import fails
 from tests.lab.hub import Fault, Hub
 from tests.worker import checkpoints_made as made
 from tests.worker.builds import Build, Donor
@@ -344,3 +349,17 @@ def test_only_a_file_that_the_index_names_nowhere_can_be_left_out(small: Path, t
     for weight_map, id in ((moved, "checkpoint-index-mismatch"), (unnamed, "checkpoint-shard-not-in-index")):
         (base / "model.safetensors.index.json").write_text(json.dumps({**index, "weight_map": weight_map}))
         assert refused(Build(base, tmp_path / "staging", [{"lm_head": "int8"}]))[0] == id
+
+
+def test_a_base_that_changes_while_it_is_hashed_is_said_to_have_changed(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"x" * 10)
+
+    class Touching(Output):
+        def progress(self, *args: Any, **more: Any) -> None:
+            os.utime(file)
+
+    said = Touching(os.open(os.devnull, os.O_WRONLY))
+    right = "sha256:" + hashlib.sha256(b"x" * 10).hexdigest()
+    with closing(os.open(tmp_path, FOLDER)) as folder, fails("checkpoint-file-changed", Refused):
+        Base(folder, [("a", 10, right)]).verify({}, said)

@@ -23,7 +23,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sparkops.core import atomic
-from sparkops.core.descriptors import FILE, FOLDER, names
+from sparkops.core.descriptors import FILE, FOLDER, closing, names
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints.proof import RECORD
@@ -209,17 +209,12 @@ def _parents(path: str) -> list[str]:
 
 def record_of(handle: int) -> tuple[str, dict[str, Any]]:
     """The digest and content of the record in an open folder; ("", {}) without a usable one."""
+    above, name = os.path.split(RECORD)
     try:
-        folder = os.open(os.path.dirname(RECORD), FOLDER, dir_fd=handle)
+        with closing(os.open(above, FOLDER, dir_fd=handle)) as folder:
+            file = os.open(name, FILE | os.O_NONBLOCK, dir_fd=folder)
     except OSError:
         return "", {}
-    try:
-        name, flags = os.path.basename(RECORD), FILE | os.O_NONBLOCK
-        file = os.open(name, flags, dir_fd=folder)
-    except OSError:
-        return "", {}
-    finally:
-        os.close(folder)
     with os.fdopen(file, "rb") as source:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return "", {}

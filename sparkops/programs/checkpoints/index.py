@@ -92,12 +92,9 @@ class Index:
 
     def prefixes(self) -> dict[str, list[str]]:
         """The prefix digests by oid; in a file of their own, for an observation needs none of them."""
-        try:
-            with open(self._prefixes, encoding="utf-8") as file:
-                stored = json.load(file)
-            return dict(stored["of"]) if stored["span"] == SPAN else {}
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return {}
+        stored = atomic.mapping(self._prefixes)
+        found = stored.get("of")
+        return found if isinstance(found, dict) and stored.get("span") == SPAN else {}
 
     def note_prefixes(self, oid: str, digests: list[object]) -> None:
         """Store a content's prefix digests at once: who hashed it may end before all is done."""

@@ -4,6 +4,7 @@ import os
 import pwd
 from collections.abc import Iterable
 
+from sparkops.core.descriptors import closing
 from sparkops.core.messages import Refused
 from sparkops.programs import file_flags
 from sparkops.programs.checkpoints import folder as folders
@@ -28,14 +29,12 @@ def retire(place: CheckpointFolder, state_dir: str) -> None:
     handle = place.open()
     if handle is None:
         return
-    digest, _ = record_of(handle)
-    if not digest:
-        os.close(handle)
-        raise Refused.of("checkpoint-without-record", folder=place.path)
-    with preserved(state_dir, handle):
-        place.retire()
-        Index(state_dir, place.path).forget()
-    os.close(handle)
+    with closing(handle):
+        if not record_of(handle)[0]:
+            raise Refused.of("checkpoint-without-record", folder=place.path)
+        with preserved(state_dir, handle):
+            place.retire()
+            Index(state_dir, place.path).forget()
 
 
 def finish(

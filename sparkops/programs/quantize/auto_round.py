@@ -101,10 +101,7 @@ def progress(log: str) -> tuple[str, int | None, int | None] | None:
 
 
 def _last(pattern: re.Pattern[str], line: str) -> re.Match[str] | None:
-    found = None
-    for each in pattern.finditer(line):
-        found = each
-    return found
+    return [None, *pattern.finditer(line)][-1]
 
 
 def lines(log: str) -> list[str]:

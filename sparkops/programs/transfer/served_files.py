@@ -18,6 +18,7 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Callable
 
 from sparkops.core import frames
 from sparkops.core.descriptors import FILE, FOLDER, closing
@@ -75,17 +76,12 @@ class ServedFiles:
     def _open(self, number: int) -> int | None:
         path, size, oid = self._files[number]
         stored = os.path.join(STORE, oid.replace(":", "-"))
-        handle = _open_file(self._staging, stored, size)
-        if handle is not None:
-            if _proven_mark(self._staging, stored) == lasting(os.fstat(handle)):
-                return handle
-            os.close(handle)
-        handle = _open_file(self._published, path, size)
-        if handle is not None:
-            if self._proven.get(path) == identity(os.fstat(handle)):
-                return handle
-            os.close(handle)
-        return None
+        handle = _open_file(
+            self._staging, stored, size, lambda now: _proven_mark(self._staging, stored) == lasting(now)
+        )
+        if handle is None:
+            handle = _open_file(self._published, path, size, lambda now: self._proven.get(path) == identity(now))
+        return handle
 
     def _ask(self) -> None:
         first = not self._asked
@@ -116,8 +112,8 @@ class ServedFiles:
         return time.time() - newest < self._quiet
 
 
-def _open_file(folder: int, path: str, size: int) -> int | None:
-    """A regular file of this size in an open folder, no link on its last part."""
+def _open_file(folder: int, path: str, size: int, proven: Callable[[os.stat_result], bool]) -> int | None:
+    """A regular file of this size that is `proven` in an open folder, no link on its last part."""
     if folder < 0:
         return None
     try:
@@ -125,7 +121,7 @@ def _open_file(folder: int, path: str, size: int) -> int | None:
     except OSError:
         return None
     status = os.fstat(handle)
-    if stat.S_ISREG(status.st_mode) and status.st_size == size:
+    if stat.S_ISREG(status.st_mode) and status.st_size == size and proven(status):
         return handle
     os.close(handle)
     return None

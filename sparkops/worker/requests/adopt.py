@@ -6,6 +6,7 @@ controller's to compare.
 """
 
 import filecmp
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -166,21 +167,18 @@ def _rename(identity: str, name: str) -> None:
     """Give the stopped container a name beside; one that has such a name already keeps it."""
     if ASIDE in name:
         return
-    aside, number = name + ASIDE, 1
-    while docker.inspect_container(aside) is not None:
-        number += 1
-        aside = f"{name}{ASIDE}-{number}"
+    names = (name + ASIDE + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
+    aside = next(each for each in names if docker.inspect_container(each) is None)
     docker.act("POST", f"/containers/{identity}/rename", query={"name": aside})
 
 
 def _copies(state_dir: str, name: str) -> Iterator[str]:
     """The places of a unit's copies, one after another, the last one of which is free."""
-    path, number = os.path.join(state_dir, "adopted", name), 1
-    while os.path.lexists(path):
+    for number in itertools.count(1):
+        path = os.path.join(state_dir, "adopted", name + (f".{number}" if number > 1 else ""))
         yield path
-        number += 1
-        path = os.path.join(state_dir, "adopted", f"{name}.{number}")
-    yield path
+        if not os.path.lexists(path):
+            return
 
 
 def _copy_of(state_dir: str, name: str) -> str:
