@@ -14,6 +14,8 @@ from sparkops.reports.text import OUTCOMES
 
 INTERVAL = 15.0
 """Seconds between two lines about one step where there is no terminal."""
+FOREVER = 100 * 86400.0
+"""Seconds from which on the time that is left is not told."""
 
 
 class Silent:
@@ -82,8 +84,9 @@ def amount(event: events.StepProgress, rate: float = 0.0) -> str:
         words.append(f"{size(event.done)} of {size(event.total)}" if event.total else size(event.done))
         if (rate > 0 or event.rate is not None) and event.done != event.total:
             words.append(f"{size(rate)}/s")
-            if event.total and rate > 0:
-                words.append(f"{duration((event.total - event.done) / rate)} left")
+            left = (event.total - event.done) / rate if event.total and rate > 0 else FOREVER
+            if left < FOREVER:
+                words.append(f"{duration(left)} left")
     elif event.done is not None:
         words.append(
             f"{event.done:g} of {event.total:g} {event.unit}" if event.total else f"{event.done:g} {event.unit}"

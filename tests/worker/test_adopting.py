@@ -139,5 +139,5 @@ def test_what_its_owner_may_not_read_is_not_known_and_never_missing(tmp_path: Pa
         manifest = json.dumps({"repository": "o/n", "commit": "0" * 40, "files": [["a", 1, oid(b"a")]]})
         run.mkdir()
         args = {"path": str(folder), "folder": "/srv/x", "state_dir": str(tmp_path / "state"), "manifest": manifest}
-        found = adopt.JOBS["compare"](jobs.Job(str(run)), args)
+        found = caller.compare(**args, job=jobs.Job(str(run)))
     assert (found["unreadable"], found["missing"], found["wrong"]) == (["a"], [], [])

@@ -46,7 +46,7 @@ def test_tokens_are_counted_by_the_engine_and_timed_from_the_first(measure: Meas
     assert found.decode is not None and found.together is not None and found.first is not None
     assert 40 < found.decode <= 100, "ten milliseconds a token, and never faster"
     assert found.first >= 0.01
-    assert found.together <= found.decode
+    assert found.together <= 1.1 * found.decode, "a mean beside a median"
     assert found.acceptance == pytest.approx(0.5, abs=0.05)
     assert found.tokens_per_step == pytest.approx(2.0, abs=0.1)
     assert found.others is None, "whose processes they are is not known without a container"

@@ -129,9 +129,9 @@ def test_an_alias_keeps_the_place_of_its_anchor() -> None:
     ids=["lists", "mappings", "dashes", "self", "self-merge", "bomb", "merge-bomb", "many", "twice"],
 )
 def test_hostile_files_end_in_a_fault_in_bounded_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert fault(text).startswith("i.yml:")
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
 
 
 def test_nesting_up_to_the_bound_is_read() -> None:
