@@ -128,11 +128,10 @@ class _Compiler:
                 return []
             return self.roles.make(role, target, context)
         except InventoryError as error:
-            if role.own:
-                self.faults.take(error)
-                return []
-            for each in (error, *error.others):  # what comes with sparkops nobody can correct, but what was declared
-                self.faults.add(each.id, where=self._owner(target).where, **each.args_by_name)
+            if not role.own:  # what comes with sparkops nobody can correct, but what was declared
+                where = self._owner(target).where
+                error = InventoryError.joined([each.at(where) for each in (error, *error.others)])
+            self.faults.take(error)
             return []
 
     def _owner(self, target: RoleTarget) -> Node | Service:
