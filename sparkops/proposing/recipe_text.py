@@ -22,7 +22,7 @@ GROUP = {
 }
 """What every working launch over several nodes has (docs/sources.md)."""
 NEEDS = [
-    "fabric: {address: …} on each node, and GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME with its interface (per_node)",
+    "fabric: {address: …} on each node",
     "the same driver, kernel and memory on all nodes",
 ]
 
