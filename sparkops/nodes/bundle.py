@@ -18,6 +18,7 @@ ROOMS = ("kinds", "requests")
 """The worker's folders in which a kind, or what is called like one, has its module."""
 KIND_GROUP = "sparkops.worker_kinds"
 _IMPORT = re.compile(r"^[ ]*(?:from (sparkops[\w.]*) import (\([^)]*\)|[^\n]*)|import (sparkops[\w.]+))", re.M)
+_NAMED = re.compile(r"\"(sparkops(?:\.\w+)+)\"")
 
 
 @cache
@@ -73,8 +74,8 @@ def source(module: str) -> str:
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    """The modules of ours that a module names in its import statements, wherever they stand."""
-    found: list[str] = []
+    """The modules of ours that a module imports, wherever that stands, or names in a string: what a job runs."""
+    found: list[str] = _NAMED.findall(source(module))
     for package, names, plain in _IMPORT.findall(source(module)):
         found += [plain] if plain else [package, *(f"{package}.{name}" for name in re.findall(r"\w+", names))]
     return tuple(name for name in found if _path(name) is not None)

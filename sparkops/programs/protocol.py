@@ -3,7 +3,7 @@
 Standard input holds one line, the spec. Standard output gets a line per message: `{"progress": …}`, `{"notice":
 {id, args}}`, `{"record": …}` (a fact that the caller keeps, such as a proven hash), and as the last one `{"result": …}`
 or `{"error": …}`. SIGTERM asks the program to stop between two atomic steps. A program knows neither worker nor
-controller: it is run by `runner.run`, or by hand (`main("sparkops.programs.fetch.main")`) with a spec.
+controller: it is run by `runner.run`, or by hand (`main("sparkops.programs.NAME.main")`) with a spec.
 """
 
 import ctypes

@@ -259,7 +259,7 @@ def test_a_key_and_a_password_are_given_where_both_are_wanted(
 
 def test_nobody_to_ask_for_a_password_is_said(target: Callable[..., Target]) -> None:
     with fails("ssh-password-needed", AuthenticationFailed):
-        root_at(target(identity_file="/none"))
+        root_at(target(identity_file="/none/id_ed25519"))
 
 
 # Silence
