@@ -119,7 +119,7 @@ def test_an_image_that_nobody_has_touches_no_engine(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("mode", "rollout", "reason"),
     [
-        ("crash-after=2", {"min_healthy_seconds": 6}, "gate-not-served gate-connection-failed"),
+        ("crash-after=2", {"min_healthy_seconds": 6}, "gate-not-served gate-connection-failed gate-engine-restarted"),
         ("tool-text", {"tool_call": True}, "gate-tool-call-wrong"),
         ("gibberish", {}, "gate-answer-garbage"),
     ],

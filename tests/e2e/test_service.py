@@ -172,7 +172,8 @@ def test_a_hang_is_seen_by_the_watchdog_and_ended(service: Service) -> None:
         f'curl -s -d \'{{"model":"/srv/tiny","prompt":"x"}}\' 127.0.0.1:{PORT}/v1/completions >/dev/null 2>&1 &',
     )
     report = service.run("drift", status=2)
-    assert "no completion within 3 s, though /health answers 200" in json.dumps(report)
+    told = json.dumps(report)  # the watchdog may be quicker than the drift
+    assert "no completion within 3 s, though /health answers 200" in told or "no sign of life" in told
     service.eventually(lambda: service.show("MainPID") not in (pid, "0"))
     service.eventually(service.answers)
     assert "no token moves" in service.node.text("journalctl", "-u", UNIT, "--no-pager", "-o", "cat")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sparkops.models.engine import engine, versions
+from sparkops.programs import docker
 from sparkops.programs.launch import api
 from sparkops.programs.launch.api import Question
 from sparkops.resources.gate import Gate
@@ -78,6 +79,16 @@ def test_only_an_answer_that_proves_a_fault_is_a_failure(asked: Ask, port: int, 
     with pytest.raises(Refused) as caught:
         asked(tool_call=True, limit_seconds=0.2)
     assert (caught.value.id, caught.value.type) == (id, type)
+
+
+def test_an_engine_that_was_started_again_between_two_questions_has_not_passed(
+    asked: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containers = iter([{"Id": "a", "State": {"StartedAt": "1"}}, {"Id": "a", "State": {"StartedAt": "2"}}])
+    monkeypatch.setattr(docker, "inspect_container", lambda name: next(containers))
+    with pytest.raises(Refused) as caught:
+        asked(container="q")
+    assert (caught.value.id, caught.value.type) == ("gate-engine-restarted", "failed")
 
 
 def test_a_hang_is_a_failure(asked: Ask, port: int) -> None:

@@ -73,7 +73,7 @@ def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, 
         act = cast("GateAct", {**dict(act), **_asked_then(ask, before["fingerprint"])})
     _booted(call, str(ask["unit"]))
     engine = _Engine(ask)
-    counted = engine.counters()
+    ran, counted = engine.run(), engine.counters()
     _stays_healthy(call, engine, act["min_healthy_seconds"])
     for canary in act["canaries"]:
         engine.canary(canary["prompt"], canary["expect"])
@@ -90,6 +90,8 @@ def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, 
     measured |= acceptance(counted, engine.counters())
     if generations.present(ask["files"], root=root)["fingerprint"] != before["fingerprint"]:
         raise Refused.of("gate-changed-meanwhile", service=ask["service"], type="unknown")
+    if engine.run() != ran:  # up at each question, and down between two of them
+        raise Refused.of("gate-engine-restarted", service=ask["service"])
     asked = {key: value for key, value in act.items() if key in ASKED}
     generations.note_passed(ask["folder"], before["fingerprint"], measured, asked)
     _wait(call, act["pause_seconds"], "passed; waiting before the next engine")
@@ -162,6 +164,10 @@ class _Engine:
     def __init__(self, ask: GateAsk) -> None:
         self.ask = ask
         self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
+
+    def run(self) -> str:
+        """Which run of the engine this is, see `serving.Service`. Raises Unknown."""
+        return serving.Service(self.ask).run()
 
     def _answer(
         self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: object

@@ -31,6 +31,14 @@ class Service:
             return f"{ports.words(held.foreign)} listens on port {self.port}, and not {self._name()}"
         return "" if held.own else f"nothing listens on {self.host}:{self.port}"
 
+    def run(self) -> str:
+        """Which run of its container this is: another one after a restart. "" without one. Raises Unknown."""
+        found = self._container()
+        if found is None:
+            return ""
+        state = found.get("State")
+        return f"{found.get('Id')} {state.get('StartedAt') if isinstance(state, Mapping) else None}"
+
     def _container(self) -> Mapping[str, object] | None:
         """The launcher's is known by its label: a name can be changed while it runs."""
         if not (container := self.ask.get("container")):
