@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell, until
-from tests.e2e.test_fabric import cabled, pair, tiny_model
+from tests.e2e.test_fabric import cabled, narrow, pair, tiny_model
 from tests.e2e.test_ranks import UNIT, inventory
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -53,7 +53,7 @@ def test_no_rank_of_an_engine_is_started_over_a_broken_cable(lab: Lab, shell: Sh
     for node in ends:
         tiny_model(node)
 
-    with lossy(ends[0]):
+    with narrow(ends[0]):
         report = shell.json("apply", "inventory.yml", *ALL, "--yes", status=4)
 
     results = {each["id"]: each for each in report["results"]}
