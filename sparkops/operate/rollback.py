@@ -14,7 +14,7 @@ from sparkops.core.states import Unknown
 from sparkops.inventory.inventory import Inventory
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, chosen
-from sparkops.operate.start_stop import things
+from sparkops.operate.start_stop import things, units
 from sparkops.reconcile import rollout
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import FACTS, asked, informed
@@ -50,7 +50,7 @@ def return_failed(report: Report, options: RunOptions) -> Report:
     if not bringing:
         return report
     try:
-        done = run(bringing, _return_options(options))
+        done = run(bringing, _return_options(options, bringing))
     except SparkopsError as error:
         ends = [dataclasses.replace(each, state="return failed", reason=error.message) for each in failed]
     else:
@@ -65,7 +65,7 @@ def _returns(inventory: Inventory, service: str) -> bool:
     return bool((inventory.variables(head, service).get("rollout") or {}).get("automatic_return", True))
 
 
-def _return_options(options: RunOptions) -> RunOptions:
+def _return_options(options: RunOptions, bringing: Sequence[Resource]) -> RunOptions:
     return dataclasses.replace(
         options,
         command="rollback",
@@ -73,6 +73,7 @@ def _return_options(options: RunOptions) -> RunOptions:
         agree=lambda report: True,
         saved=None,
         replace=frozenset(),
+        interrupting=units(bringing),
         prune=False,
         declared=False,
         together=True,
@@ -117,7 +118,7 @@ def roll_back(
     wanted = _bringing(chosen(inventory, [service]), lambda each: number or before.get(each.id, "newest"))
     if not wanted:
         raise InventoryError.of("service-without-unit", name=service)
-    return run(wanted, dataclasses.replace(options, declared=False))
+    return run(wanted, dataclasses.replace(options, declared=False, interrupting=units(wanted)))
 
 
 def earlier(there: Mapping[str, Kept], declared: Mapping[str, str | None]) -> dict[str, int | str]:

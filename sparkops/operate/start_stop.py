@@ -47,6 +47,7 @@ def switch(
         _refuse_missing(report.plan.steps)
         return True
 
+    anew = units(resources) if verb == "restart" else frozenset()
     report = run(
         resources,
         RunOptions(
@@ -57,7 +58,8 @@ def switch(
             title=f"{verb} {' '.join(dict.fromkeys(rank.service for rank in chosen))}",
             reason=reason,
             agree=agree,
-            replace=frozenset(each.id for each in resources if isinstance(each, Unit) and verb == "restart"),
+            replace=anew,
+            interrupting=anew,
             declared=False,
             rolled=verb == "restart",
             listener=listener,
@@ -94,6 +96,11 @@ def things(verb: Verb, chosen: Sequence[Rank], wait: bool) -> tuple[Resource, ..
             gates = [rank.gate for rank in ranks if rank.gate is not None and verb == "restart"]
             found += [dataclasses.replace(gate, after=after, peer_nodes=peers) for gate in gates]
     return tuple(found)
+
+
+def units(resources: Iterable[Resource]) -> frozenset[str]:
+    """The ids of the units among them."""
+    return frozenset(each.id for each in resources if isinstance(each, Unit))
 
 
 def _unit(verb: Verb, rank: Rank, wait: bool, peers: tuple[str, ...]) -> Unit:

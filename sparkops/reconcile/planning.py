@@ -41,6 +41,8 @@ class RunOptions:
     agree: is shown the plan and answers whether to carry it out; None leaves the run at the plan.
     saved: the plan beyond which nothing is done.
     replace: ids of things to make anew though they may be as declared; prune: remove what is no longer declared.
+    interrupting: ids of what the command is there to restart: that one runs, or systemd just starts it again, may
+        change between the plan and the act.
     retry: bring what was taken back once more.
     removal: what of the nodes' claims is taken back, instead of what is an orphan.
     declared: whether the resources are what the inventory declares: then they are claimed on the nodes.
@@ -61,6 +63,7 @@ class RunOptions:
     saved: SavedPlan | None = None
     replace: frozenset[str] = frozenset()
     prune: bool = False
+    interrupting: frozenset[str] = frozenset()
     retry: bool = False
     removal: Removal | None = None
     declared: bool = True

@@ -66,7 +66,7 @@ def run(resources: Sequence[Resource], options: RunOptions, kept: Fleet | None =
         touched = {step.node for step in planned.plan.steps} | planned.claims.keys()
         fleet.lock(sorted(touched - planned.plan.held - fleet.failed.keys()), actor(options.title))
         again = observe_and_plan(fleet, prepared, unprepared, options, quiet=True)
-        _refuse_interruptions(planned.plan, again.plan)
+        _refuse_interruptions(planned.plan, again.plan, options.interrupting)
         results = _carry_out(fleet, again, options)
         return report(
             again.plan,
@@ -84,6 +84,7 @@ def _carry_out(fleet: Fleet, planned: Planned, options: RunOptions) -> tuple[Res
         fleet,
         stop=options.stop,
         saved=options.saved is not None,
+        interrupting=options.interrupting,
         rollouts=RolloutProgress(planned.plan, planned.resources, options.replicas, options.limits),
     ).run()
     done = by_node(planned.plan.steps, results)
@@ -129,8 +130,8 @@ def fleet_of(resources: Sequence[Resource], options: RunOptions) -> Fleet:
     )
 
 
-def _refuse_interruptions(shown: Plan, now: Plan) -> None:
+def _refuse_interruptions(shown: Plan, now: Plan, interrupting: frozenset[str]) -> None:
     """What interrupts service and was not in the plan that was agreed to is not done."""
-    agreed = {step.id for step in shown.disruptive}
+    agreed = {step.id for step in shown.disruptive} | interrupting
     if new := [step.id for step in now.disruptive if step.id not in agreed]:
         raise ConvergeFailed.of("plan-would-interrupt", new=", ".join(new))

@@ -41,7 +41,7 @@ class Schedule:
     """One run over the steps of a plan. `stop` is set by the first interrupt: what runs is finished, nothing starts.
 
     `saved` says that the plan was saved: what no earlier step of it can have changed must still be as it says.
-    `rollouts` is what a rollout goes by.
+    `interrupting` as in RunOptions; `rollouts` is what a rollout goes by.
     """
 
     planned: Planned
@@ -49,6 +49,7 @@ class Schedule:
     _: KW_ONLY
     stop: threading.Event
     saved: bool = False
+    interrupting: frozenset[str] = frozenset()
     rollouts: RolloutProgress | None = None
 
     def __post_init__(self) -> None:
@@ -236,7 +237,7 @@ class Schedule:
             raise SparkopsError.of("state-unknown", where=resource.node, reason=again)
         if again is None:
             return None
-        if again.disruptive and not step.disruptive:
+        if again.disruptive and not step.disruptive and step.id not in self.interrupting:
             was = by_run and not resource.disrupts(step.before, again.after, again.changes)
             if not was:
                 raise ConvergeFailed.of("interruption-not-planned", where=step.node, service=step.service or step.id)
