@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sparkops.core.errors import NodeError
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
@@ -106,7 +107,7 @@ def test_a_lock_names_its_holder_and_goes_with_its_process(session: Session, tmp
 
 def test_a_worker_that_dies_ends_every_call_with_a_reason(session: Session) -> None:
     os.kill(_worker(), signal.SIGKILL)
-    with pytest.raises(ConnectionFailed) as lost:
+    with pytest.raises(NodeError) as lost:
         session.call("observe", {"asks": []}, timeout=20)
     assert lost.value.id in ("worker-ended", "local-program-ended"), "by whether the call could still be written"
 
