@@ -18,7 +18,7 @@ ROOMS = ("kinds", "requests")
 """The worker's folders in which a kind, or what is called like one, has its module."""
 KIND_GROUP = "sparkops.worker_kinds"
 _IMPORT = re.compile(r"^[ ]*(?:from (sparkops[\w.]*) import (\([^)]*\)|[^\n]*)|import (sparkops[\w.]+))", re.M)
-_NAMED = re.compile(r"\"(sparkops(?:\.\w+)+)\"")
+_NAMED = re.compile(r"\"(sparkops\.(?:worker|programs)(?:\.\w+)+)\"")
 
 
 @cache

@@ -46,6 +46,8 @@ def test_what_a_job_runs_is_sent_with_the_kind_that_starts_it(kind: str) -> None
     sent = sources(bundle.kinds_bundle([kind]))
     named = {name for text in sent.values() for name in NAMED.findall(text)}
     assert {name for name in named if name in bundle._modules()} <= sent.keys()
+    rooms = {name.split(".")[1] for name in sent if "." in name}
+    assert rooms <= {"core", "programs", "safetensors", "worker"}, "nothing of the controller is sent"
 
 
 def sources(program: bytes) -> dict[str, str]:
