@@ -73,7 +73,8 @@ def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, 
         act = cast("GateAct", {**dict(act), **_asked_then(ask, before["fingerprint"])})
     _booted(call, str(ask["unit"]))
     engine = _Engine(ask)
-    ran, counted = engine.run(), engine.counters()
+    service = serving.Service(ask)
+    ran, counted = service.run(), engine.counters()
     _stays_healthy(call, engine, act["min_healthy_seconds"])
     for canary in act["canaries"]:
         engine.canary(canary["prompt"], canary["expect"])
@@ -90,7 +91,7 @@ def converge(call: Call, ask: GateAsk, found: State, want: State, act: GateAct, 
     measured |= acceptance(counted, engine.counters())
     if generations.present(ask["files"], root=root)["fingerprint"] != before["fingerprint"]:
         raise Refused.of("gate-changed-meanwhile", service=ask["service"], type="unknown")
-    if engine.run() != ran:  # up at each question, and down between two of them
+    if service.run() != ran:  # up at each question, and down between two of them
         raise Refused.of("gate-engine-restarted", service=ask["service"])
     asked = {key: value for key, value in act.items() if key in ASKED}
     generations.note_passed(ask["folder"], before["fingerprint"], measured, asked)
@@ -164,10 +165,6 @@ class _Engine:
     def __init__(self, ask: GateAsk) -> None:
         self.ask = ask
         self.api = serving.api(ask, Question(ask["model"] or "", ask["prompt"]))
-
-    def run(self) -> str:
-        """Which run of the engine this is, see `serving.Service`. Raises Unknown."""
-        return serving.Service(self.ask).run()
 
     def _answer(
         self, question: Question, seconds: float, routes: Sequence[str] = ROUTES, **more: object
