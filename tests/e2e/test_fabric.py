@@ -167,10 +167,16 @@ def test_a_pair_is_measured_and_another_mtu_is_found(
     assert told["figures"][1]["reason"]["id"] == "fabric-mtu-differs"
 
 
+LARGE = "-m length --length 1401:65535"
+"""Packets whose loss is told however busy the machine is."""
+SOME = "-p tcp -m statistic --mode random --probability 0.2"
+"""Packets without which TCP carries a fraction of the speed."""
+
+
 @contextmanager
-def narrow(node: Node) -> Iterator[None]:
-    """The first link of the cable loses large packets, which is told however busy the machine is."""
-    lose = "-i cx0 -m length --length 1401:65535 -j DROP"
+def losing(node: Node, packets: str) -> Iterator[None]:
+    """The first link of the cable loses these packets."""
+    lose = f"-i cx0 {packets} -j DROP"
     node.exec("sh", "-c", f"iptables -I INPUT {lose}")
     try:
         yield
@@ -186,7 +192,7 @@ def test_an_apply_measures_the_cable_where_that_is_declared(
     shell.write("inventory.yml", pair(one, other, measure=True))
     path = f"fabric_path {one.name} @{other.name}"
 
-    with narrow(one):
+    with losing(one, LARGE):
         report = shell.json("apply", "inventory.yml", "--role", "fabric", "--yes", status=4)
 
         results = {each["id"]: each for each in report["results"]}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Shell, until
-from tests.e2e.test_fabric import cabled, narrow, pair, tiny_model
+from tests.e2e.test_fabric import LARGE, SOME, cabled, losing, pair, tiny_model
 from tests.e2e.test_ranks import UNIT, inventory
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -29,17 +28,6 @@ def ends(lab: Lab, nodes: Callable[[int], list[Node]]) -> list[Node]:
     return [one, other]
 
 
-@contextmanager
-def lossy(node: Node) -> Iterator[None]:
-    """The first link of the cable carries a fraction of its speed."""
-    lose = "-i cx0 -p tcp -m statistic --mode random --probability 0.2 -j DROP"
-    node.exec("sh", "-c", f"iptables -I INPUT {lose}")
-    try:
-        yield
-    finally:
-        node.exec("sh", "-c", f"iptables -D INPUT {lose}")
-
-
 def unproven(report: dict[str, Any]) -> list[str]:
     return [each["args"]["reason"]["id"] for each in report["notices"] if each["id"] == "fabric-path-unproven"]
 
@@ -53,7 +41,7 @@ def test_no_rank_of_an_engine_is_started_over_a_broken_cable(lab: Lab, shell: Sh
     for node in ends:
         tiny_model(node)
 
-    with narrow(ends[0]):
+    with losing(ends[0], LARGE):
         report = shell.json("apply", "inventory.yml", *ALL, "--yes", status=4)
 
     results = {each["id"]: each for each in report["results"]}
@@ -117,7 +105,7 @@ def test_a_cable_that_was_good_once_and_is_found_broken_is_not_taken_for_good(sh
     shell.json("apply", "inventory.yml", *FABRIC, "--yes")
     path = f"fabric_path {one.name} @{other.name}"
     apply = ("apply", "inventory.yml", *FABRIC, "--yes")
-    with lossy(one):
+    with losing(one, SOME):
         until(lambda: shell.run(*apply, "--replace", path, status=None).returncode == 4, seconds=180)
         assert [step["id"] for step in shell.json("drift", "inventory.yml", *FABRIC, status=2)["steps"]] == [path]
         shell.json(*apply, status=4)
