@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sparkops.core import frames
 from sparkops.core.messages import Refused
+from sparkops.worker.calls import Call
 from sparkops.worker.main import Loop
 
 PLAIN = st.recursive(
@@ -73,3 +74,19 @@ def test_an_answer_that_cannot_be_sent_is_an_error_like_any_other(
     assert message is not None
     error = Refused.from_json(message["error"])
     assert (error.id, error.values["call"]) == ("answer-not-sent", "unsendable.give")
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "gone"])
+def test_what_ended_with_the_session_is_no_answer(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """It told a controller that was still there, whose worker was killed, that its step had failed."""
+
+    def wait(call: Call, args: object) -> None:
+        call.stopping.wait(10)
+        raise Refused.of("session-over", type=kind)
+
+    module = ModuleType("sparkops.worker.requests.waiting")
+    monkeypatch.setattr(module, "CALLS", {"wait": wait}, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    sink = io.BytesIO()
+    assert Loop(io.BytesIO(frames.encode({"id": 1, "call": "waiting.wait"})), sink).run() == 0
+    assert sink.getvalue() == b""
