@@ -35,5 +35,8 @@ def show(identity: str | None) -> int:
     elif found := wording.explained(identity):
         click.echo("\n\n".join(error_page(each) for each in found))
     else:
-        raise InventoryError.of("id-unknown", id=identity, near=suggest(identity, {**known, **errors}))
+        every = {*errors, *known}
+        raise InventoryError.of(
+            "id-unknown", id=identity, near=suggest(identity, [id for id in every if id.startswith(identity)] or every)
+        )
     return 0

@@ -138,10 +138,12 @@ class ClaimsNote(Claimer):
 class ClaimsAnswer(TypedDict):
     """`strays` are entries with what is there `now`; `foreign` maps keys to clusters and whether they share.
 
-    `renamed`: the node still has claims of the former name.
+    `renamed`: the node still has claims of the former name. `locked`: why the lock could not be had now, None where it
+    could, or is the asker's own.
     """
 
     renamed: bool
+    locked: Reason | None
     strays: Mapping[str, Mapping[str, object]]
     foreign: Mapping[str, Mapping[str, bool]]
     claims: Mapping[str, Mapping[str, object]]

@@ -195,6 +195,15 @@ def renamed(seen: Observations, cluster: str, former: str) -> tuple[Message, ...
     return (Message.of("cluster-rename-done", former=former),) if everywhere else ()
 
 
+def at_work(seen: Observations) -> tuple[Message, ...]:
+    """What is to be said of other runs that work on the nodes meanwhile."""
+    return tuple(
+        Message.of("node-at-work", node=node, reason=Message.from_json(answer["locked"]))
+        for node, answer in seen.told.items()
+        if answer.get("locked") is not None
+    )
+
+
 def judged(
     declared: Sequence[Resource], seen: Observations, orphans: Sequence[Orphan]
 ) -> tuple[dict[str, tuple[Violation, ...]], frozenset[str]]:

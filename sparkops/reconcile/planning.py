@@ -159,6 +159,7 @@ def observe_and_plan(
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
             *(Message.of("removal-restores", resource=each.id) for each in found if each.restores and each.id in going),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
+            *orphans.at_work(seen),
             *(orphans.renamed(seen, fleet.cluster, fleet.former) if options.whole else ()),
             *plan.notices,
             *sources,

@@ -50,13 +50,17 @@ def test_a_second_apply_is_told_who_holds_the_node_and_touches_none(
     shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:
     one, two = nodes(2)
-    declare(shell, one, two, slow={one.name: 8})
+    declare(shell, one, two, slow={one.name: 10})
     first = shell.start("apply", "inventory.yml", *ONLY, "--limit", one.name)
     until(lambda: acting(one), first)
     second = shell.run("apply", "inventory.yml", *ONLY, status=75)
     assert re.search(
         rf"error\[node-locked\]: {one.name}: locked by \S+ from \S+ for \d+ s \(apply inventory.yml\)", second.stderr
     )
+    drift = shell.run("drift", "inventory.yml", *ONLY, "--format", "json", status=2)
+    assert [each["args"]["node"] for each in json.loads(drift.stdout)["notices"] if each["id"] == "node-at-work"] == [
+        one.name
+    ]
     assert not two.exists("/srv/slow"), "none is touched where not all could be locked"
     shell.run("apply", "inventory.yml", *ONLY, "--limit", two.name)
     assert first.wait(60) == 0

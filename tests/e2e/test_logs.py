@@ -70,7 +70,7 @@ def test_two_ranks_are_merged_followed_and_taken_up_again(
         began = time.monotonic()
         process.send_signal(2)
         process.wait(10)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 9
         assert process.returncode == 130
         assert process.stderr is not None
         told = process.stderr.read()

@@ -49,7 +49,7 @@ class Cluster:
                 "watchdog_seconds": 12,
                 "restart_seconds": 1,
             },
-            "rollout": rollout,
+            "rollout": {"min_healthy_seconds": 0, **rollout},
             **self.service,
         }
         inventory = {

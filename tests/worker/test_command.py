@@ -45,7 +45,7 @@ def test_a_check_that_hangs_is_unknown_and_its_children_are_gone() -> None:
     started = time.monotonic()
     answer = dispatch.look("command", one.id, one.ask())
     assert answer["$unknown"]["id"] == "program-timeout"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_check_whose_program_is_missing_fails_and_may_be_made_true() -> None:

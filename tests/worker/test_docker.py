@@ -85,11 +85,11 @@ def test_nobody_listening_is_unknown_and_says_so(tmp_path: Path) -> None:
 
 def test_an_engine_that_hangs_is_unknown_in_time(serve: Serve) -> None:
     engine, at = serve()
-    engine.answers["/info"] = lambda handler: time.sleep(3)
+    engine.answers["/info"] = lambda handler: time.sleep(8)
     began = time.monotonic()
     with fails("docker-silent", Unknown):
         docker.ask("/info", timeout=0.3, at=at)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
 
 
 def test_an_answer_that_is_no_json_is_unknown(serve: Serve) -> None:
@@ -141,7 +141,7 @@ def test_a_stream_ends_when_it_is_told_to(serve: Serve) -> None:
     with fails("cancelled", Refused):
         for _ in docker.stream("POST", "/build", stopping=stopping, at=at):
             stopping.set()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
 
 
 def test_a_body_of_parts_is_sent_as_it_comes(serve: Serve) -> None:

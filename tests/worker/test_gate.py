@@ -267,7 +267,7 @@ def test_what_still_runs_at_the_bound_is_told(drained: Callable[..., Told], port
     completing(port)
     started = time.monotonic()
     told = drained(0.6)
-    assert 0.5 < time.monotonic() - started < 3
+    assert 0.5 < time.monotonic() - started < 12
     assert told.notices == [("drain-ended", {"service": "q", "running": 1, "seconds": 0.6})]
     mode(port, "")
 

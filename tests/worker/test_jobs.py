@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,22 @@ def test_a_job_with_other_inputs_is_not_attached_to() -> None:
     with pytest.raises(Refused) as busy:
         run(call()[0], attach="commit b", to=60)
     assert (busy.value.id, busy.value.type) == ("job-busy", "busy")
+
+
+def test_who_follows_a_job_never_gets_the_result_of_the_work_that_took_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "POLL", 3.0)  # the follower looks again after all that follows
+    folder = jobs.begin("thing", "sparkops.worker.counting", "count", {"to": 200}, "one")
+    caller, sent = call()
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(jobs.follow, caller, folder)
+        while not sent:
+            time.sleep(0.02)
+        jobs._replace(folder, "thing")
+        jobs.begin("thing", "sparkops.worker.counting", "count", {"to": 1}, "two")
+        with fails("job-busy", Refused):
+            following.result(20)
 
 
 @contextlib.contextmanager

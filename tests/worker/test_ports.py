@@ -70,6 +70,26 @@ def test_what_docker_publishes_without_a_proxy_is_the_containers(engine: list[di
     assert ports.held(port, "0.0.0.0", lambda: None) == ports.Held(False, None)
 
 
+@pytest.mark.parametrize(
+    ("reason", "free"),
+    [("docker-stopped", True), ("docker-not-installed", True), ("docker-silent", False), ("docker-starting", False)],
+)
+def test_a_port_is_free_only_where_docker_said_so_or_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, reason: str, free: bool
+) -> None:
+    def silent(**_: object) -> list[object]:
+        raise Unknown.of(reason)
+
+    monkeypatch.setattr(docker, "containers", silent)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    if free:
+        assert ports.held(port, "0.0.0.0", lambda: None) == ports.Held(False, None)
+    else:
+        with fails(reason, Unknown):
+            ports.held(port, "0.0.0.0", lambda: None)
+
+
 def test_dockers_proxy_is_its_containers(other: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     port, _ = other
     own = listening.owner(os.getpid())

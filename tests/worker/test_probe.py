@@ -111,7 +111,7 @@ def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
         started = time.monotonic()
         why = probe.completion(ask(server.getsockname()[1], model="m", limit_seconds=0.5)).why
         assert "no completion within 0.5 s" in why
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 15
 
 
 def test_the_key_comes_out_of_the_services_secrets(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_a_program_whose_time_is_over_is_ended_with_its_children() -> None:
     started = time.monotonic()
     done = listener.run("sh", "-c", "sleep 100 & echo $!; wait", timeout=0.5)
     assert done["timed_out"]
-    assert time.monotonic() - started < 5
-    deadline = time.monotonic() + 5
+    assert time.monotonic() - started < 50
+    deadline = time.monotonic() + 20
     while _runs(int(listener.said[1])) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(int(listener.said[1]))
@@ -58,8 +58,8 @@ def test_a_program_whose_time_is_over_is_ended_with_its_children() -> None:
 def test_a_child_that_is_left_behind_is_not_waited_for() -> None:
     listener = Listener()
     started = time.monotonic()
-    assert listener.run("sh", "-c", "sleep 3 & echo there")["status"] == 0
-    assert time.monotonic() - started < 2
+    assert listener.run("sh", "-c", "sleep 12 & echo there")["status"] == 0
+    assert time.monotonic() - started < 12
     assert listener.said[1] == b"there\n"
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from sparkops.core.descriptors import names
+from sparkops.worker.calls import Unknown
 from sparkops.worker.facts.gpu import MISMATCH
 from sparkops.worker.facts.system import text
 from sparkops.worker.system import processes
@@ -41,13 +42,13 @@ def packages(root: str, patterns: Iterable[str] = PLATFORM) -> dict[str, object]
 
 
 def parse_packages(said: str, patterns: tuple[str, ...]) -> dict[str, object]:
-    """`installed` maps names to versions; `held` and `unheld` share them out."""
+    """`installed` maps names to versions; `held` and `unheld` share them out. Raises Unknown for another answer."""
     installed, held = {}, []
     for line in said.splitlines():
         fields = line.split("\t")
-        if len(fields) != 4 or fields[3] != "installed":
-            continue
-        if any(fnmatch.fnmatchcase(fields[0], pattern) for pattern in patterns):
+        if len(fields) != 4:
+            raise Unknown.of("program-output-invalid", program="dpkg-query")
+        if fields[3] == "installed" and any(fnmatch.fnmatchcase(fields[0], pattern) for pattern in patterns):
             installed[fields[0]] = fields[1]
             if fields[2] == "hold":
                 held.append(fields[0])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sparkops.core.kind_messages import PackageAct, PackageAsk
 from sparkops.core.messages import State
-from sparkops.worker.calls import Call, Refused
+from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import long_process, processes
 from sparkops.worker.system.root import at
 
@@ -65,12 +65,14 @@ def observe_many(asks: dict[str, PackageAsk]) -> dict[str, object]:
 
 
 def parse(text: str) -> list[Package]:
-    """The packages of dpkg-query's answer that have something on the disk."""
+    """The packages of dpkg-query's answer that have something on the disk. Raises Unknown for another answer."""
     found = []
     for line in text.splitlines():
         fields = line.split("\t")
         status = fields[-1].split()
-        if len(fields) == 4 and len(status) == 3 and status[2] in PRESENT:
+        if len(fields) != 4 or len(status) != 3:
+            raise Unknown.of("program-output-invalid", program="dpkg-query")
+        if status[2] in PRESENT:
             found.append(Package(fields[0], fields[1], fields[2], status[0], status[2]))
     return found
 

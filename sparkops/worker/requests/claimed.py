@@ -6,6 +6,7 @@ It must not know which claims a cluster still means: the controller names those.
 from sparkops.core.messages import ClaimsAnswer, ClaimsNote, ClaimsRequest
 from sparkops.worker.calls import Call
 from sparkops.worker.record import claim_records
+from sparkops.worker.requests import lock
 
 
 def observe(ask: ClaimsRequest) -> ClaimsAnswer:
@@ -13,7 +14,8 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
 
     `ask`: state_dir, cluster, its `former` name, `declared` ("KIND NAME", …), `strays` to look at claims beyond those,
     `whole` to get the declared ones' entries too. Answers `strays` (each entry with what `state` says), `foreign`
-    ({key: {cluster: shared}}), `claims`, and `renamed` where there are claims of the former name.
+    ({key: {cluster: shared}}), `claims`, `renamed` where there are claims of the former name, and `locked` where
+    another run works here.
     """
     declared = set(ask["declared"])
     strays: dict[str, dict[str, object]] = {}
@@ -32,7 +34,8 @@ def observe(ask: ClaimsRequest) -> ClaimsAnswer:
         elif ask.get("strays"):
             strays[key] = {**entry, **claim_records.state(ask["state_dir"], entry, others.get(key, {}))}
     foreign = {key: others[key] for key in others if key in declared}
-    return {"strays": strays, "foreign": foreign, "claims": claims, "renamed": renamed}
+    locked = lock.locked(ask["state_dir"])
+    return {"strays": strays, "foreign": foreign, "claims": claims, "renamed": renamed, "locked": locked}
 
 
 def note(call: Call, args: ClaimsNote) -> None:

@@ -6,6 +6,7 @@ import os
 import time
 
 from sparkops.core.kind_messages import StateAsk
+from sparkops.core.messages import Reason
 from sparkops.core.request_messages import LockRequest
 from sparkops.worker.calls import Call, Refused
 from sparkops.worker.record import own_folder
@@ -40,24 +41,34 @@ def acquire(call: Call, args: LockRequest) -> dict[str, float]:
 
 
 def holder(call: Call, args: StateAsk) -> dict[str, object] | None:
-    """Who holds the lock of `state_dir` now: what `acquire` was told, `{}` where that is not written yet, else None.
-
-    The kernel's list of locks is read; trying the lock would make a run that begins meanwhile see it busy.
-    """
-    try:
-        with open(os.path.join(args["state_dir"], "lock"), "rb") as file:
-            number, text = os.fstat(file.fileno()).st_ino, file.read(4096)
-        with open("/proc/locks", encoding="ascii") as locks:
-            held = any("FLOCK" in line and f":{number} " in line for line in locks)
-    except FileNotFoundError:
-        return None
-    if not held:
+    """Who holds the lock of `state_dir` now: what `acquire` was told, `{}` where that is not written yet, else None."""
+    text = _holder(args["state_dir"])
+    if text is None:
         return None
     try:
         found = json.loads(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def locked(folder: str) -> Reason | None:
+    """Why another run could not have the lock of `folder` now; None where nobody or this process holds it."""
+    text = None if folder in _held else _holder(folder)
+    return None if text is None else _busy(text).reason
+
+
+def _holder(folder: str) -> str | None:
+    """What stands in the lock that is held. The kernel's list of locks is read; trying the lock would make a run that
+    begins meanwhile see it busy."""
+    try:
+        with open(os.path.join(folder, "lock"), encoding="utf-8", errors="replace") as file:
+            number, text = os.fstat(file.fileno()).st_ino, file.read(4096)
+        with open("/proc/locks", encoding="ascii") as locks:
+            held = any("FLOCK" in line and f":{number} " in line for line in locks)
+    except OSError:
+        return None
+    return text if held else None
 
 
 def release(call: Call, args: StateAsk) -> None:

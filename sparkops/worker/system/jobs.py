@@ -123,15 +123,22 @@ def failure(folder: str) -> dict[str, object] | None:
 
 
 def follow(call: Call, folder: str) -> object:
-    """Pass a job's progress on until it ends; a session that goes away leaves the job running."""
+    """Pass a job's progress on until it ends; a session that goes away leaves the job running.
+
+    Raises Refused with the job's own reason, or `job-busy` where other work has taken its place before its result was
+    read.
+    """
+    attach = _read(folder, "job.json").get("attach")
     last: object = None
     while True:
         over = not alive(folder)
+        if (job := _read(folder, "job.json")) and job.get("attach") != attach:
+            raise Refused.of("job-busy", type="busy", key=job.get("key", ""))
         state = _read(folder, "progress.json")
         if state and state != last:
             last = state
             call.progress(**state)
-        if over:
+        if over and not (alive(folder) and not _read(folder, "result.json")):  # else it was begun anew just now
             return outcome(folder)
         stopping = call.stopping.wait(POLL)
         if call.session_over.is_set():

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from sparkops.programs import docker
+from sparkops.programs import docker, docker_absence
 from sparkops.programs.launch import listening
 from sparkops.programs.launch.listening import Owner, Unseen
 from sparkops.worker.calls import Unknown
@@ -30,8 +30,8 @@ class Held(NamedTuple):
 def held(port: int, host: str, find: Callable[[], Mapping[str, object] | None], unit: str = "") -> Held:
     """Who listens on `host`:`port`: the container that `find` inspects, the `unit`, or something foreign.
 
-    Raises Unknown where that can't be told (only root sees whose a socket is). Docker is asked only where something
-    listens.
+    Raises Unknown where that can't be told: only root sees whose a socket is, and a port may be Docker's without
+    anybody that listens.
     """
     owners = _owners(port, host)
     if not owners:
@@ -78,10 +78,12 @@ def described(owner: Owner) -> dict[str, object]:
 
 
 def _published(port: int, find: Callable[[], Mapping[str, object] | None]) -> Held:
-    """A container whose port Docker publishes without a proxy that listens."""
+    """A container whose port Docker publishes without a proxy that listens. Raises Unknown where Docker is silent."""
     try:
         there = docker.containers(every=False)
-    except Unknown:
+    except Unknown as error:
+        if error.id not in docker_absence.ABSENT:
+            raise
         return Held(False, None)  # without Docker nothing is published
     holding = [each for each in there if (port, "tcp") in _ports(each)]
     own = find() if holding else None

@@ -96,7 +96,7 @@ def refused(parts: Iterable[bytes], **more: Any) -> SparkopsError:
 def test_arbitrary_bytes_end_the_session_in_words(data: bytes) -> None:
     began = time.monotonic()
     assert isinstance(refused([data]), WorkerFailed)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 @given(st.lists(MESSAGES, max_size=5))
@@ -138,7 +138,7 @@ def test_a_node_that_only_ever_reports_progress_is_given_up_in_time() -> None:
 
     began = time.monotonic()
     assert isinstance(refused(endless(), timeout=1), ConnectionFailed)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
 
 
 def test_what_nobody_takes_is_bounded() -> None:

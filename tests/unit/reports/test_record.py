@@ -276,7 +276,7 @@ def test_a_file_that_another_process_holds_delays_a_run_once_and_not_with_each_e
     began = time.monotonic()
     for number in range(20):
         record.write(StepProgress(node="a", id="x", done=number))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     other.execute("ROLLBACK")
     done = record.finish(replace(applied(), time=NOW))
     assert [each.id for each in done.unrecorded] == ["run-not-recorded"]

@@ -262,6 +262,6 @@ def test_a_hundred_nodes_compile_in_about_a_second(project: Project) -> None:
     lines = [f"{{file: '/{i}-{{{{ node.name }}}}', content: '{{{{ own.x }}}}', mode: '0644'}}" for i in range(20)]
     project.role("own", role(*lines, variables="x: {default: y}"))
     inventory = project.load(HEAD + "roles: [own]\nnodes:\n" + "".join(f"  n{i}: \n" for i in range(100)))
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(compile_inventory(inventory).resources) == 2000
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3

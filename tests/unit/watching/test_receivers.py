@@ -127,7 +127,7 @@ def test_who_puts_a_message_does_not_wait_and_what_is_not_taken_is_kept() -> Non
     started = time.monotonic()
     for number in range(3):
         receiver.put({"n": number})
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     assert entered.wait(10)
     leave.set()
     receiver.stop(10)
