@@ -122,8 +122,8 @@ class Fleet:
         often: nothing more is done there then, and `error` says why.
         """
         with self._returning.setdefault(node, threading.Lock()):
-            if self._sessions.get(node) is not session:
-                return node not in self.failed
+            if (now := self._sessions.get(node)) is not session:
+                return now is not None and node not in self.failed
             if not session.lost:
                 return False
             if self._returns[node] < RETURNS and self._opened_again(node, session, stop, seconds):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import pytest
 
 from sparkops.core.errors import ConnectionFailed
@@ -58,6 +60,13 @@ def test_where_no_connection_can_be_made_the_open_session_proves_nothing(connect
         with pytest.raises(ConnectionFailed), first.fresh():
             raise AssertionError("there is no way in")
         assert first.call("observe", UPTIME, timeout=30), "it is still open all the same"
+
+
+def test_who_was_at_work_when_the_fleet_was_closed_does_not_open_it_again(connections: Counting) -> None:
+    with fleet(connections) as opened:
+        session = opened.session("here")
+    assert not opened.reattach("here", session, ConnectionFailed.of("session-closed", where="here"), Event())
+    assert connections.opened == 1
 
 
 def test_a_session_of_no_fleet_has_no_fresh_one() -> None:
