@@ -14,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/python -m tests.lab.demo
 
 # Files of tests run side by side: those on the lab mostly wait. WORKERS=0 runs them one after another.
-WORKERS ?= 4
+WORKERS ?= 5
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The tests of the SSH transport start this program on ports of their own; `sparkops` itself does not need it.

@@ -71,7 +71,8 @@ class LocalStream:
             while not self._out.closed:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if self._readable(self._out, left):
-                    return os.read(self._out.fileno(), size)
+                    with self._lock:  # so that its number is not another file's meanwhile
+                        return os.read(self._out.fileno(), size)
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError
         except ValueError:

@@ -112,6 +112,16 @@ def test_a_process_that_ended_meanwhile_is_unknown(says: SAYS, tmp_path: Path) -
     assert isinstance(look(tmp_path, declared(inputs="abc"))[0], Unknown)
 
 
+def test_a_process_that_ends_between_two_looks_is_asked_for_again(says: SAYS, tmp_path: Path) -> None:
+    """An engine in a crash loop made its unit unknown, and the proof of its return failed."""
+    says(f"{PRESENT}MainPID=1\n")
+    later = threading.Timer(0.1, says, [PRESENT.replace("active", "failed", 1).replace("running", "dead")])
+    later.start()
+    found = look(tmp_path, declared(inputs="abc"))[0]
+    later.join()
+    assert (found["running"], found["failed"]) == (False, True)
+
+
 def test_a_unit_without_a_process_has_a_stamp(says: SAYS, tmp_path: Path) -> None:
     says(f"{PRESENT}MainPID=0\n")
     assert look(tmp_path, declared(inputs="abc"))[0]["inputs"] == ""

@@ -30,6 +30,7 @@ SHOWN = (
     *("DropInPaths", "MainPID", "Result", "NRestarts", "StatusText", "Job", "ExecMainStartTimestampMonotonic"),
 )
 POLL = 0.25
+LOOKS = 4
 VARIABLE = b"SPARKOPS_INPUTS="
 BY_CGROUP = ("Memory", "CPU", "IO", "Tasks", "Allowed", "Delegate", "Slice")
 """How properties begin that systemd sets for what runs (systemd.resource-control(5)); others wait for a start."""
@@ -44,12 +45,25 @@ def observe_many(asks: dict[str, UnitAsk], *, root: str = "/") -> dict[str, obje
     states: dict[str, object] = {}
     for identity, ask in asks.items():
         try:
-            states[identity] = _state(ask, shown[ask["name"]], root)
+            states[identity] = _settled(ask, shown[ask["name"]], more, root)
         except Unknown as error:
             states[identity] = error
         except OSError as error:
             states[identity] = unknown_of(error)
     return states
+
+
+def _settled(ask: UnitAsk, shown: dict[str, str], more: list[str], root: str) -> dict[str, object] | None:
+    """As `_state`, from another look where the process ended between systemd's word and /proc."""
+    for _ in range(LOOKS):
+        try:
+            return _state(ask, shown, root)
+        except Unknown as error:
+            if error.id != "unit-process-ended":
+                raise
+        time.sleep(POLL)
+        shown = show([ask["name"]], more)[ask["name"]]
+    return _state(ask, shown, root)
 
 
 def show(units: list[str], more: Iterable[str] = ()) -> dict[str, dict[str, str]]:
