@@ -135,7 +135,8 @@ class Schedule:
         found: Observed = None
         try:
             found, reason = self._brought(step)
-            outcome = "failed" if reason else "done"
+            if reason:
+                outcome, detail = "failed", self.resources[step.id].last_words(found)
         except Interrupted as error:
             outcome, reason = "interrupted", error.message
         except Changed as error:  # nothing was done, so that nothing of it has failed; but a saved plan is refused

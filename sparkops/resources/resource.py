@@ -296,6 +296,10 @@ class Resource:
         """Why a state stayed wrong after converge, where the kind knows a likely cause."""
         return None
 
+    def last_words(self, found: Observed) -> str:
+        """Longer material to that, such as the last lines of a log."""
+        return ""
+
 
 def _is(value: object, type: str) -> bool:
     """Whether a value that came from a node is of a type of TYPES, or a `list of` such."""

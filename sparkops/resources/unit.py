@@ -93,6 +93,7 @@ class Unit(Resource):
     file_type: ClassVar[str] = "file"
     reads: ClassVar[Mapping[str, str]] = {
         "text": "text",
+        "said": "text",
         "vendor": "text",
         "drop_ins": "list of text",
         "port_taken": "mapping",
@@ -104,6 +105,7 @@ class Unit(Resource):
             "result",
             "restarts",
             "text",
+            "said",
             "port_taken",
             "last_start",
             "last_token",
@@ -333,6 +335,9 @@ class Unit(Resource):
         if self.enabled and not found.get("enabled"):
             return Message.of("unit-not-enabled", unit=self.name)
         return None
+
+    def last_words(self, found: Observed) -> str:
+        return str(found.get("said") or "") if isinstance(found, Mapping) else ""
 
 
 def _bytes(text: Content | str) -> bytes:

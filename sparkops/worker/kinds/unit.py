@@ -122,6 +122,8 @@ def _state(ask: UnitAsk, shown: dict[str, str], root: str) -> dict[str, object] 
         state.update(started_from.inputs(ask, own, shown, running(shown), root))
     if ask["port"]:
         state["port_taken"] = _port_taken(ask, own)
+        if not state["running"] and state["result"] not in ("", "success"):
+            state["said"] = journal(ask["name"])
     if ask["service"]:
         state.update(_kept(ask["service"], ask["state_dir"], root))
     for name in ask["properties"]:
