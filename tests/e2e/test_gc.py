@@ -91,7 +91,8 @@ def test_what_nothing_needs_goes_and_what_is_used_stays(
     node.exec("sh", "-c", "flock /var/lib/sparkops/lock sleep 600 >/dev/null 2>&1 & echo $! >/run/holder")
     assert "locked by" in shell.run("gc", "inventory.yml", "--yes", status=75).stderr
     assert node.exists(gone)
-    node.exec("sh", "-c", "kill $(pgrep -P $(cat /run/holder)) $(cat /run/holder)")
+    ended = "p=$(cat /run/holder); kill $(pgrep -P $p); while kill -0 $p 2>/dev/null; do sleep 0.05; done"
+    node.exec("sh", "-c", ended)
     found = declared.gc("--yes", "-m", "full", status=0)
     assert found[f"image {nameless}"]["outcome"] == "done"
     assert found[f"checkpoint {gone}"]["outcome"] == "done"
