@@ -144,6 +144,9 @@ def _newer_than_process(shown: dict[str, str], root: str) -> bool:
 def _port_taken(ask: UnitAsk, own: docker.Answer | None) -> dict[str, object] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
     foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask["port"] else None
+    if foreign is not None and own is not None:  # another container of its own may run since
+        service = ask["service"] or ""
+        foreign = ports.held(ask["port"], ask["host"], lambda: docker.service_container(service)).foreign
     return None if foreign is None or _displaced(foreign, ask["displaces"]) else foreign
 
 
