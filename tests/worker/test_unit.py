@@ -107,9 +107,7 @@ def test_the_inputs_come_out_of_the_running_process(says: SAYS, tmp_path: Path) 
             process.kill()
 
 
-def test_a_process_that_ended_meanwhile_is_unknown(
-    says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_ended_meanwhile_is_unknown(says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unit, "POLL", 0.01)
     says(f"{PRESENT}MainPID=1\n")
     assert isinstance(look(tmp_path, declared(inputs="abc"))[0], Unknown)

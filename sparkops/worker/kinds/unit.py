@@ -146,10 +146,12 @@ def _newer_than_process(shown: dict[str, str], root: str) -> bool:
 
 def _port_taken(ask: UnitAsk, own: docker.Answer | None) -> dict[str, object] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
-    foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask["port"] else None
+    if not ask["port"]:
+        return None
+    port, host, service = ask["port"], ask["host"], ask["service"] or ""
+    foreign = ports.held(port, host, lambda: own).foreign
     if foreign is not None and own is not None:  # another container of its own may run since
-        service = ask["service"] or ""
-        foreign = ports.held(ask["port"], ask["host"], lambda: docker.service_container(service)).foreign
+        foreign = ports.held(port, host, lambda: docker.service_container(service)).foreign
     return None if foreign is None or _displaced(foreign, ask["displaces"]) else foreign
 
 
@@ -197,9 +199,7 @@ def _drop_ins(name: str, root: str) -> list[str]:
 
 def inputs_of(name: str, shown: dict[str, str], root: str) -> str | None:
     """The digest that the running unit was started from; "" where it says none, None where it has no process yet.
-
-    Raises Unknown, OSError.
-    """
+    Raises Unknown, OSError."""
     pid = int(shown.get("MainPID") or 0)
     if pid:
         return _from_process(os.path.join(at(root, PROC), str(pid)))
@@ -242,9 +242,7 @@ def _from_process(folder: str) -> str:
 
 def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
     """The argument list of the main process; None where there is none (yet): before exec it is systemd's own.
-
-    Raises Unknown where it has ended.
-    """
+    Raises Unknown where it has ended."""
     pid = int(shown.get("MainPID") or 0)
     folder = os.path.join(at(root, PROC), str(pid))
     for _ in range(40 if pid else 0):

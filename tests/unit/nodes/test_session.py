@@ -140,7 +140,7 @@ class Cut:
 
 
 def test_a_session_that_can_not_be_written_to_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was not, until its reader had seen the end too: the run took the node for failed and did not reach it again."""
+    """It was not until its reader had seen the end too: the run took the node for failed and did not come back."""
     monkeypatch.setattr("sparkops.nodes.session.LAST_WORDS", 0.05)
     session = Session("here", Cut())
     with fails("remote-program-ended"):
