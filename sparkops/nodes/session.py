@@ -27,6 +27,8 @@ SLEPT = 5.0
 """Seconds beyond a limit of a second or less after which this process was stopped, not the node slow."""
 SILENCE = 45.0
 """Seconds without any frame (the worker sends one every five) after which the node counts as gone."""
+LAST_WORDS = 2.0
+"""Seconds to read what a worker said before it ended, once nothing can be written to it."""
 WINDOW = 16
 WAITING = 64
 """Messages of one call that wait to be taken; more progress is dropped, twice as many of all are a broken worker's."""
@@ -164,12 +166,17 @@ class Session:
         return number, inbox
 
     def post(self, message: Message) -> None:
-        """Write one frame. Raises what ended the session."""
+        """Write one frame. Raises what ended the session, which a frame that can't be written does too."""
         if self._over is not None:
             raise self._over
         data = frames.encode(message)
-        with self._writing:
-            self._stream.write(data)
+        try:
+            with self._writing:
+                self._stream.write(data)
+        except SparkopsError as error:
+            self._reader.join(LAST_WORDS)  # it may not have come to the end yet, and knows more of it
+            self._end(error)
+            raise self._over or error from None
 
     def _follow(
         self,

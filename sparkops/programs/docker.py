@@ -370,7 +370,8 @@ def containers(
 def service_container(service: str) -> Answer | None:
     """The running container of a service of ours, whatever its name is now; None where none runs. Raises Unknown."""
     for each in containers({"label": [f"sparkops.service={service}"], "status": ["running", "paused"]}):
-        if (found := inspect_container(str(each.get("Id")))) is not None:
+        found = inspect_container(str(each.get("Id")))
+        if found is not None and (found.get("State") or {}).get("Running"):  # else it has ended since it was listed
             return found
     return None
 

@@ -76,13 +76,14 @@ def test_an_answer_that_cannot_be_sent_is_an_error_like_any_other(
     assert (error.id, error.values["call"]) == ("answer-not-sent", "unsendable.give")
 
 
-@pytest.mark.parametrize("kind", ["cancelled", "gone"])
+@pytest.mark.parametrize("kind", ["cancelled", "gone", "unknown", "failed"])
 def test_what_ended_with_the_session_is_no_answer(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """It told a controller that was still there, whose worker was killed, that its step had failed."""
+    """It told a controller that was still there that its step had failed, when its worker was killed; of a machine that
+    went down, that the reboot had not begun."""
 
     def wait(call: Call, args: object) -> None:
         call.stopping.wait(10)
-        raise Refused.of("session-over", type=kind)
+        raise Refused("session-over", {}, kind)
 
     module = ModuleType("sparkops.worker.requests.waiting")
     monkeypatch.setattr(module, "CALLS", {"wait": wait}, raising=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,9 @@ from sparkops.programs.checkpoints.index import Index
 from sparkops.programs.fetch import caller
 from sparkops.worker.requests import adopt
 from sparkops.worker.system import jobs
+from tests.errors import fails
 from tests.worker.engines import running, say
+from tests.worker.nodes import call
 
 ASKED = {"image": "x:1", "container": "sparkops-qwen", "port": 8000, "unit": "qwen.service"} | {
     "chosen": "",
@@ -89,6 +92,27 @@ def test_a_machine_that_nothing_is_declared_for_tells_its_engines_and_ports(
 
 def oid(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_container_that_is_removed_as_it_ends_is_out_of_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    """Docker removed it (`--rm`) between the look at it and its stop, which called the takeover failed."""
+    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "docker.sock"))
+    there = say(json.dumps(container()))
+    with running(docker.SOCKET) as engine:
+        gone = say('{"message": "No such container: 1"}', 404)
+
+        def stop(handler: Any) -> None:
+            engine.answers["/containers/1/json"] = gone if removed else there
+            gone(handler)
+
+        engine.answers |= {"/containers/1/json": there, "/containers/1/update": say("{}"), "/containers/1/stop": stop}
+        ask: Any = {"container": {"id": "1", "name": "vllm"}, "units": [], "unit": "q.service", "state_dir": "/nowhere"}
+        found = {"in_place": ["container vllm"], "container": "vllm", "copies": {}}
+        with contextlib.nullcontext() if removed else fails("docker-error", docker.EngineError):
+            adopt.converge(call(), ask, found, None, {})
 
 
 def test_a_folder_is_proven_and_the_index_of_the_declared_one_learns_it(tmp_path: Path) -> None:

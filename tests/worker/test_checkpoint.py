@@ -285,6 +285,26 @@ def test_another_folder_of_the_same_commit_is_linked_unread_and_not_fetched(
     )
 
 
+def test_what_is_linked_from_stays_verified_while_the_rest_is_fetched(
+    declare: Declare, hub: Hub, tmp_path: Path
+) -> None:
+    """A link changes a file's ctime: for hours a drift said of the other folder that its files were unverified."""
+    one = declare()
+    apply(one)
+    (Path(one.name) / "config.json").write_text("rotten")
+    hub.fail("config*", Fault(delay=2.0))
+    pinned = declare(commit=one.manifest.commit, name=str(tmp_path / "models" / "pinned"), stall=20.0)  # type: ignore[union-attr]
+    running = threading.Thread(target=apply, args=[pinned], daemon=True)
+    running.start()
+    folder = jobs.folder_of(f"checkpoint {pinned.name}")
+    while not str(jobs.last_progress(folder).get("text")).startswith("fetching"):
+        time.sleep(0.01)
+    assert Path(pinned.name).exists() is False
+    assert (found(one)["unverified"], found(one)["wrong"]) == ([], ["config.json"])
+    running.join(20)
+    assert (found(one)["unverified"], found(pinned)["unverified"]) == ([], [])
+
+
 def test_a_pinned_commit_with_a_known_manifest_needs_no_hub(declare: Declare, hub: Hub) -> None:
     one = declare()
     apply(one)

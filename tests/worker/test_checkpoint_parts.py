@@ -3,19 +3,22 @@
 import contextlib
 import http.server
 import itertools
+import json
 import os
 import pwd
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkops.programs.checkpoints import hashes
+from sparkops.programs.checkpoints import hashes, verify
 from sparkops.programs.checkpoints.folder import CheckpointFolder, record_of
+from sparkops.programs.checkpoints.index import Index
 from sparkops.programs.fetch.http import Client, Hub, Remote, Retry
 from sparkops.programs.fetch.partial_file import Content, gaps, make_store, merged
 from sparkops.worker.calls import Refused
@@ -147,6 +150,34 @@ def test_a_folder_takes_the_place_of_another_at_once(tmp_path: Path) -> None:
     assert place.leftover() == place.old
     place.sweep()
     assert os.listdir(tmp_path) == ["tiny"]
+
+
+def test_a_folder_that_another_one_takes_the_place_of_meanwhile_is_looked_at_again(tmp_path: Path) -> None:
+    """A drift beside a fetch that just published said that files of the new commit were missing."""
+    place = CheckpointFolder(str(tmp_path / "tiny"))
+    who = pwd.getpwuid(os.getuid())
+
+    def publish(commit: str, path: str) -> None:
+        staging = place.stage(who)
+        record = {"repository": "o/n", "commit": commit, "files": [[path, 1, "sha256:0"]]}
+        (tmp_path / place.partial / ".sparkops").mkdir()
+        (tmp_path / place.partial / ".sparkops/manifest.json").write_text(json.dumps(record))
+        (tmp_path / place.partial / path).write_text("x")
+        place.publish(staging)
+        os.close(staging)
+        place.sweep()
+
+    publish("1", "old")
+    looks = iter(["2"])
+
+    def describe(digest: str, record: dict[str, Any], index: Index) -> dict[str, Any]:
+        for commit in looks:
+            publish(commit, "new")
+        return {"commit": record["commit"]}
+
+    found = verify.observe({"folder": place.path, "state_dir": str(tmp_path / "state")}, describe)
+    assert found is not None
+    assert (found["commit"], found["missing"], found["unverified"]) == ("2", [], ["new"])
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"files": [[1]]}', '{"files": 1}', "[" * 100_000])

@@ -177,6 +177,23 @@ def test_a_confirmed_change_is_not_taken_back_by_a_late_timer(spark: Spark) -> N
     assert differing(declared(), look(spark, declared())) == []
 
 
+def test_a_confirmation_that_has_begun_in_time_is_waited_for(spark: Spark, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step failed, and the change was lasting."""
+    monkeypatch.setattr(fabric, "CONFIRM", -1.0)
+    state = spark.root / "run/sparkops/fabric"
+    state.mkdir(parents=True)
+    (state / "confirming.json").write_text("{}")
+    done = state / "confirmed.json"
+    monkeypatch.setattr("time.sleep", lambda _: (state / "confirming.json").rename(done))
+    fabric._wait_for_confirmation(str(spark.root))
+
+
+def test_a_trial_is_marked_only_once_something_would_take_it_back(spark: Spark) -> None:
+    """A worker that was killed before the timer was armed left a trial that ran for ever."""
+    spark.program("systemd-run", f"[ ! -e {spark.root}/run/sparkops/fabric/trial.json ] || exit 7")
+    converge(spark, declared(), confirmed(spark))
+
+
 def test_a_reboot_in_the_middle_ends_the_trial(spark: Spark) -> None:
     def reboot(token: str) -> None:
         shutil.rmtree(spark.root / "run")

@@ -13,6 +13,7 @@ import pytest
 
 import sparkops
 from sparkops.programs import mounts
+from sparkops.programs.launch import listening
 from sparkops.worker.calls import Refused, Unknown
 from sparkops.worker.facts import engine, gpu, gpu_users, keys, network, packages, pci, system
 from sparkops.worker.kinds import rank, require
@@ -411,6 +412,24 @@ def test_who_computes_on_the_gpu_and_is_no_service_is_foreign(tmp_path: Path, pr
     assert found["count"] == 1
     assert f"process {os.getpid()} (" in found["foreign"][0]
     assert found["unaccounted_bytes"] is None, "somebody computes"
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_no_foreign_one(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine of a service that was just stopped was a foreign process by the name of unknown."""
+    smi(programs, "412, VLLM::EngineCore\n")
+    (tmp_path / "412").mkdir()
+    monkeypatch.setattr(listening, "PROC", str(tmp_path))
+
+    def ended(pid: int) -> listening.Owner:
+        (tmp_path / "412").rmdir()
+        return listening.Owner(pid, "unknown", "", "")
+
+    monkeypatch.setattr(listening, "owner", ended)
+    found = gpu_users.gpu_users("/")
+    assert (found["count"], found["foreign"]) == (0, [])
+    assert found["unaccounted_bytes"] is None, "its memory comes back slowly"
 
 
 def test_who_computes_is_not_nobody_where_nvidia_smi_fails_without_a_word(programs: Path) -> None:

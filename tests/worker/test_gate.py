@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import threading
 import time
 import urllib.request
@@ -23,6 +24,7 @@ from sparkops.worker.facts import gpu
 from sparkops.worker.kinds import gate
 from sparkops.worker.record import generations
 from sparkops.worker.system import serving
+from tests.errors import fails
 from tests.worker import small_engine
 from tests.worker.nodes import call
 from tests.worker.small_engine import mode
@@ -40,15 +42,26 @@ def port() -> Iterator[int]:
 def asked(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Asks the gate of a service without files, and answers what is noted then. Raises Refused."""
     monkeypatch.setattr(serving.Service, "fault", lambda self: "")
+    monkeypatch.setattr(gate, "POLL", 0.01)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    systemctl(tmp_path, "echo ActiveState=active")
 
     def ask(**given: Any) -> dict[str, Any]:
         place: dict[str, Any] = {"port": port, "unit": "q.service", "folder": str(tmp_path / "g")}
-        of = Gate(node="n", name="q", **place, **{"limit_seconds": 2.0, **given})
+        of = Gate(node="n", name="q", **{**place, "limit_seconds": 2.0, **given})
         step: Any = None
         gate.converge(call(), of.ask(), {"passed": False}, {"passed": True}, of.act(step))
         return gate.observe(of.ask())
 
     return ask
+
+
+def systemctl(root: Path, script: str) -> None:
+    """The node's systemctl from now on."""
+    program = root / "bin" / "systemctl"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
 
 
 PARIS = ({"prompt": "The capital of France is", "expect": "Paris"},)
@@ -89,6 +102,18 @@ def test_an_engine_that_was_started_again_between_two_questions_has_not_passed(
     with pytest.raises(Refused) as caught:
         asked(container="q")
     assert (caught.value.id, caught.value.type) == ("gate-engine-restarted", "failed")
+
+
+def test_an_engine_of_which_it_is_not_known_whether_it_loads_has_not_failed(
+    asked: Ask, port: int, tmp_path: Path
+) -> None:
+    """A machine that has just been booted: neither systemd nor the engine answers yet, and a return began."""
+    systemctl(tmp_path, "echo 'Failed to connect to bus' >&2; exit 1")
+    with fails("systemd-not-answering", Unknown):
+        asked(port=1)
+    systemctl(tmp_path, f"mv {tmp_path}/later {tmp_path}/now 2>&- && exit 1; echo ActiveState=active")
+    (tmp_path / "later").write_text("")
+    assert asked()["passed"]
 
 
 def test_a_hang_is_a_failure(asked: Ask, port: int) -> None:

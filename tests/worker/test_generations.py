@@ -182,6 +182,19 @@ def test_a_state_whose_gate_was_not_asked_has_not_passed_however_it_came_there(n
     assert not passed(), "a run that was cut off here is made up for by the next one"
 
 
+def test_what_was_measured_of_another_state_is_not_this_one_s(node: Node) -> None:
+    """A file that changed between the gate and the keeping gave the next gate a false measure."""
+    now = generations.present(FILES, root=str(node.root))
+    generations.note_passed(node.folder, now["fingerprint"], {"speed": 40.0}, {})
+    node.render("2", "sha256:2")
+    node.keep()
+    assert generations.kept(node.folder)[-1]["measured"] == {}
+    now = generations.present(FILES, root=str(node.root))
+    generations.note_passed(node.folder, now["fingerprint"], {"speed": 40.0}, {})
+    node.keep()
+    assert generations.kept(node.folder)[-1]["measured"] == {"speed": 40.0}
+
+
 def test_a_damaged_record_is_none_and_stops_nothing(node: Node) -> None:
     node.render("1", "sha256:a")
     node.keep()

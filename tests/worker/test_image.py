@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from sparkops.programs import docker
 from sparkops.worker.images import build, pull
 from sparkops.worker.kinds import image
+from tests.errors import fails
+from tests.worker.engines import running, say
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 LAYERS = [A, B]
@@ -210,3 +214,20 @@ def test_a_full_disk_in_a_build_is_called_that() -> None:
 def test_a_containers_output_comes_without_the_engines_frames() -> None:
     framed = b"\1\0\0\0\0\0\0\2ab" + b"\2\0\0\0\0\0\0\1c"
     assert docker.unframed(framed) == b"abc"
+
+
+@pytest.mark.parametrize(("status", "passes"), [(204, True), (404, True), (409, True), (500, False)])
+def test_a_check_that_passed_has_passed_whoever_removes_its_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, passes: bool
+) -> None:
+    """A prune was faster, and the build failed."""
+    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "docker.sock"))
+    with running(docker.SOCKET) as engine:
+        engine.answers = {
+            "/containers/create": say('{"Id": "c"}', 201),
+            "/containers/c/start": say("", 204),
+            "/containers/c/wait": say('{"StatusCode": 0}'),
+            "/containers/c": say("" if status == 204 else '{"message": "no"}', status),
+        }
+        with contextlib.nullcontext() if passes else fails("docker-error", docker.EngineError):
+            build.check("i", ["true"], {"name": "x:1", "at": None})  # type: ignore[typeddict-item]

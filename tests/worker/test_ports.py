@@ -100,6 +100,26 @@ def test_dockers_proxy_is_its_containers(other: tuple[int, int], monkeypatch: py
     assert not ports.held(port, "0.0.0.0", lambda: other_address).own
 
 
+def test_a_service_that_starts_again_meanwhile_is_not_foreign(
+    other: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe said that a container listened in the place of the service that it was itself."""
+    own = listening.owner(os.getpid())
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: own._replace(container="b"))
+    monkeypatch.setattr(docker, "inspect_container", lambda name: None)
+    looks = iter([{"Id": "a"}, {"Id": "b"}])
+    assert ports.held(other[0], "0.0.0.0", lambda: next(looks)) == ports.Held(True, None)
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_nobody(
+    other: tuple[int, int], monkeypatch: pytest.MonkeyPatch, engine: list[dict[str, Any]]
+) -> None:
+    gone = listening.Owner(1, "unknown", "", "")
+    there = iter([{"7": [gone]}, {}])
+    monkeypatch.setattr(listening, "owners", lambda inodes: next(there))
+    assert ports.held(other[0], "0.0.0.0", lambda: None) == ports.Held(False, None)
+
+
 def test_what_cannot_be_seen_is_unknown(other: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     def unseen(inodes: set[str]) -> Any:
         raise Unseen("only root can see which process listens")

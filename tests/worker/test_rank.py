@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sparkops.programs import docker
 from sparkops.programs.launch.rdma import rdma_devices
 from sparkops.worker.kinds import rank
 from tests.worker import sparks
@@ -63,6 +64,31 @@ def test_without_a_build_id_the_size_stands_there(tmp_path: Path) -> None:
 def test_an_engine_that_has_loaded_none_says_so(tmp_path: Path) -> None:
     process(tmp_path, 10, "pid-1", "/usr/lib/libc.so.6")
     assert rank.loaded_nccl(str(tmp_path), 10) is None
+
+
+def test_a_process_that_ends_while_it_is_looked_at_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that compiles starts and ends one after another, which made its NCCL unknown."""
+    library(tmp_path, "pid-1", WHEEL, ELF)
+    process(tmp_path, 10, "pid-1", WHEEL)
+    monkeypatch.setattr(rank, "_processes", lambda *_: iter([str(tmp_path / "proc/9"), str(tmp_path / "proc/10")]))
+    assert rank.loaded_nccl(str(tmp_path), 10) == f"{WHEEL} {len(ELF)} bytes"
+
+
+def test_a_container_that_is_another_one_meanwhile_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its NCCL was unknown then, and it was said to have no nccl.conf."""
+    monkeypatch.setattr(rank, "POLL", 0.0)
+    sparks.spark(tmp_path)
+    process(tmp_path, 10, "pid-1")
+    library(tmp_path, "pid-1", "/etc/nccl.conf", b"A=1")
+    there = iter({"Id": str(pid), "Image": "i", "State": {"Running": True, "Pid": pid}} for pid in (9, 10))
+    monkeypatch.setattr(docker, "inspect_container", lambda name: next(there))
+    monkeypatch.setattr(docker, "inspect_image", lambda name: None)
+    found = rank.observe({"container": "c", "kept": "/kept"}, str(tmp_path))
+    assert (found["nccl_conf"], found["nccl"]) == ("A=1", None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,30 @@ def test_what_an_upgrade_asks_for_anew_is_a_new_reason(machine: Path, monkeypatc
     assert asked(machine, monkeypatch, ASKED)
     booted(machine, 2)
     assert asked(machine, monkeypatch, ASKED)
+
+
+UPGRADE = """
+import fcntl, sys
+with open(sys.argv[1], "w") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("at work", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_machine_is_not_rebooted_amid_an_upgrade(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its new kernel stands in /boot before the package manager has ended, and made the reboot due."""
+    lock = machine / "var/lib/dpkg/lock-frontend"
+    lock.parent.mkdir(parents=True)
+    monkeypatch.setattr(reboot, "PACKAGE_SECONDS", 0.0)
+    argv = [sys.executable, "-c", UPGRADE, str(lock)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as upgrade:
+        assert upgrade.stdout is not None and upgrade.stdout.readline()
+        with pytest.raises(Refused) as caught:
+            asked(machine, monkeypatch, KERNEL)
+        assert (caught.value.id, caught.value.type) == ("reboot-amid-packages", "unknown")
+        upgrade.communicate()
+    assert asked(machine, monkeypatch, KERNEL)
 
 
 def test_nothing_is_due_nothing_is_done(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

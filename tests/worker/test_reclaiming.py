@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -18,6 +19,7 @@ from sparkops.worker.reclaiming.items import DECLARED
 from sparkops.worker.record import claim_records, claims, uses
 from sparkops.worker.record.uses import Uses
 from sparkops.worker.requests import gc
+from sparkops.worker.system import jobs
 
 
 def unused(**more: Any) -> Uses:
@@ -106,6 +108,35 @@ def test_what_the_clusters_former_name_claims_is_its_own_before_the_first_apply_
     assert not mine.exists() and theirs.exists()
     records = claim_records.records(str(state))
     assert records == {"rack": {}, "cellar": records["cellar"]} and records["cellar"]
+
+
+def test_what_is_used_since_the_removal_of_another_thing_began_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large folder is removed for minutes, in which somebody may begin to use the next one."""
+    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setattr(jobs, "RUN", str(tmp_path / "jobs"))
+    monkeypatch.setattr(gc, "FRESH", -1.0)
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    state = tmp_path / "state"
+    one, two = (published(state / "models/o--n" / name) for name in ("one", "two"))
+    claimed(state, "rack", f"checkpoint {one}", f"checkpoint {two}")
+    about = {"state_dir": str(state), "cluster": "rack", "former": "rack", "kinds": ["checkpoint"], "foreign": False}
+    handles: list[int] = []
+
+    def begin(message: dict[str, Any]) -> None:
+        if message["progress"]["done"] == 1:
+            folder = Path(jobs.folder_of(f"checkpoint {two}"))
+            folder.mkdir(parents=True)
+            (folder / "job.json").write_text(json.dumps({"key": f"checkpoint {two}"}))
+            handles.append(os.open(folder / "lock", os.O_RDWR | os.O_CREAT))
+            fcntl.flock(handles[0], fcntl.LOCK_EX)
+
+    items = [["checkpoint", str(one)], ["checkpoint", str(two)]]
+    answers = gc.remove(Call(1, begin, threading.Event()), {**about, "declared": {}, "items": items})  # type: ignore[typeddict-item]
+    os.close(handles[0])
+    assert [each["left"] and each["left"]["id"] for each in answers] == [None, "gc-job-working"]  # type: ignore[index]
+    assert not one.exists() and two.exists()
 
 
 def published(folder: Path, *extra: str) -> Path:

@@ -107,9 +107,11 @@ def test_the_inputs_come_out_of_the_running_process(says: SAYS, tmp_path: Path) 
             process.kill()
 
 
-def test_a_process_that_ended_meanwhile_is_unknown(says: SAYS, tmp_path: Path) -> None:
+def test_a_process_that_ended_meanwhile_is_unknown(says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit, "POLL", 0.01)
     says(f"{PRESENT}MainPID=1\n")
     assert isinstance(look(tmp_path, declared(inputs="abc"))[0], Unknown)
+    assert isinstance(look(tmp_path, declared(running=True, main_process=("x",)))[0], Unknown)
 
 
 def test_a_process_that_ends_between_two_looks_is_asked_for_again(says: SAYS, tmp_path: Path) -> None:
@@ -120,6 +122,31 @@ def test_a_process_that_ends_between_two_looks_is_asked_for_again(says: SAYS, tm
     found = look(tmp_path, declared(inputs="abc"))[0]
     later.join()
     assert (found["running"], found["failed"]) == (False, True)
+
+
+@pytest.mark.parametrize("listed", [[], [{"Id": "c"}]])
+def test_a_container_that_ends_between_two_looks_is_asked_for_again(
+    says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: list[dict[str, str]]
+) -> None:
+    """A unit whose engine had just ended was to be restarted, as if it had been started from something else."""
+    says(PRESENT)
+    (tmp_path / "next").write_text(PRESENT.replace("active", "failed", 1).replace("running", "dead"))
+    program = tmp_path / "bin/systemctl"
+    program.write_text(program.read_text() + f"mv {tmp_path}/next {tmp_path}/said 2>&-\n:\n")
+    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "docker.sock"))
+    with running(docker.SOCKET) as engine:
+        engine.answers = {
+            "/containers/json": say(json.dumps(listed)),
+            "/containers/c/json": say(json.dumps({"Id": "c", "State": {"Running": False}})),
+        }
+        (found,) = look(tmp_path, declared(running=True, container="c", service="q"))
+    assert (found["running"], found["failed"], found["container_inputs"]) == (False, True, None)
+
+
+def test_a_unit_without_a_process_yet_is_not_started_from_something_else(says: SAYS, tmp_path: Path) -> None:
+    says(PRESENT.replace("=active", "=activating").replace("=running", "=start-pre") + "MainPID=0\n")
+    (found,) = look(tmp_path, declared(inputs="abc"))
+    assert (found["running"], found["inputs"]) == (True, None)
 
 
 def test_a_unit_without_a_process_has_a_stamp(says: SAYS, tmp_path: Path) -> None:
@@ -184,7 +211,6 @@ def test_the_main_process_is_told_by_its_argument_list(says: SAYS, tmp_path: Pat
         says(f"{PRESENT}MainPID={process.pid}\n")
         assert look(tmp_path, declared(running=True, main_process=("x",)))[0]["main_process"] == ["sleep", "60"]
         process.kill()
-    assert look(tmp_path, declared(running=True, main_process=("x",)))[0]["main_process"] is None
 
 
 def test_what_the_launcher_kept_is_read(says: SAYS, tmp_path: Path) -> None:
@@ -243,6 +269,7 @@ def test_a_container_has_the_variables_of_its_spec_its_secrets_and_its_image(
         "Image": "i",
         "Config": {"Labels": labels, "Env": variables},
         "HostConfig": {"RestartPolicy": {"Name": "always"}},
+        "State": {"Running": True},
     }
     says(PRESENT)
     path = str(tmp_path / "docker.sock")

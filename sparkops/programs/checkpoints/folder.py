@@ -75,6 +75,12 @@ class CheckpointFolder:
             found = "a link" if os.path.islink(self.path) else "a file"
             raise Refused.of("checkpoint-not-a-folder", folder=self.path, found=found) from None
 
+    def holds(self, handle: int) -> bool:
+        """Whether this open folder is still the published one."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.stat(self.path, follow_symlinks=False), os.fstat(handle))
+        return False
+
     def stage(self, user: pwd.struct_passwd) -> int:
         """The staging folder, made where it is lacking, as the user's own; its descriptor."""
         os.makedirs(self.parent, mode=0o755, exist_ok=True)

@@ -3,6 +3,7 @@
 Shared by the kinds whose thing is a folder with a record: `checkpoint` and `built_checkpoint`.
 """
 
+import contextlib
 import os
 import stat
 import time
@@ -18,6 +19,8 @@ from sparkops.programs.checkpoints.index import Index
 
 SHOWN = 20
 """Paths that a list in a state shows at most."""
+LOOKS = 3
+"""Looks at a folder in whose place another one is published meanwhile."""
 DEEP_AFTER = 86400.0
 """Seconds after which `deep` no longer trusts a proof."""
 
@@ -30,27 +33,36 @@ def observe(query: State, describe: Callable[[str, State, Index], State]) -> Sta
     `describe(digest, record, index)` adds what the kind reads out of the record.
     """
     place = CheckpointFolder(query["folder"])
-    try:
-        handle = place.open()
-    except Refused as error:
-        raise Unknown(error.id, error.values) from None
     fault = whereabouts.fault(place.path, query["state_dir"])
     barred = {"id": fault[0], "args": fault[1]} if fault else None
-    if handle is None:
-        return {"barred": barred, "missing": [], "wrong": [], "unverified": []} if barred else None
-    with closing(handle):
-        digest, record = record_of(handle)
-        index = Index(query["state_dir"], place.path)
-        files = record.get("files", [])
-        return {
-            **describe(digest, record, index),
-            "extra": loaded_files.foreign(handle, place.path, {path for path, _, _ in files}),
-            "owner": users.name_of(os.fstat(handle).st_uid),
-            "leftover": place.leftover(),
-            "strange": not digest and bool(os.listdir(handle)),
-            "barred": barred,
-            **file_lists(handle, files, index, bool(query.get("deep"))),
-        }
+    for last in (*[False] * LOOKS, True):
+        try:
+            handle = place.open()
+        except Refused as error:
+            raise Unknown(error.id, error.values) from None
+        if handle is None:
+            return {"barred": barred, "missing": [], "wrong": [], "unverified": []} if barred else None
+        with closing(handle), contextlib.suppress(*[] if last else [FileNotFoundError]):  # it is swept meanwhile
+            state = {**_content(query, place, handle, describe), "barred": barred}
+            if last or place.holds(handle):
+                return state
+    raise AssertionError("the last look returns")
+
+
+def _content(
+    query: State, place: CheckpointFolder, handle: int, describe: Callable[[str, State, Index], State]
+) -> State:
+    digest, record = record_of(handle)
+    index = Index(query["state_dir"], place.path)
+    files = record.get("files", [])
+    return {
+        **describe(digest, record, index),
+        "extra": loaded_files.foreign(handle, place.path, {path for path, _, _ in files}),
+        "owner": users.name_of(os.fstat(handle).st_uid),
+        "leftover": place.leftover(),
+        "strange": not digest and bool(os.listdir(handle)),
+        **file_lists(handle, files, index, bool(query.get("deep"))),
+    }
 
 
 def observe_built(query: State) -> State | None:

@@ -43,18 +43,17 @@ def fetch(query: State, request: State, job: Reporter) -> State:
     target = Target.of(query, request, job)
     index, manifest = target.index, json.loads(request["manifest"])
     wanted = {str(oid) for _, _, oid in manifest["files"]} - set(index.known().values())
-    with (
-        elsewhere.holders(wanted, index, query["state_dir"]) as holders,
-        preserved(query["state_dir"], *target.folders, *(folder for _, folder in holders)),
-    ):
-        linked = 0
-        if holders:
-            with closing(target.place.stage(target.owner)) as staging:
+    with elsewhere.holders(wanted, index, query["state_dir"]) as holders:
+        linked, folders = 0, [folder for _, folder in holders]
+        if holders:  # their indexes are right again before the fetch, which may take hours or be killed
+            with preserved(query["state_dir"], *folders), closing(target.place.stage(target.owner)) as staging:
                 linked = elsewhere.link(holders, staging, target.owner, wanted, index)
         known = index.known(trusted_since(bool(request.get("again")), bool(query.get("deep"))))
         spec = spec_of(target, request, manifest, known)
         of = {"repository": manifest["repository"], "commit": manifest["commit"]}
-        done = target.bring(PROGRAM, {**spec, "mode": request["mode"], "hub": {**request["hub"], **of}}, lambda _: "")
+        given = {**spec, "mode": request["mode"], "hub": {**request["hub"], **of}}
+        with preserved(query["state_dir"], *target.folders, *folders):
+            done = target.bring(PROGRAM, given, lambda _: "")
     if linked:
         args = {"folder": target.place.path, "count": linked, "ways": [f"{linked} by link"]}
         done["notices"].append(("files-adopted", args))

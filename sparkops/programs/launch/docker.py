@@ -130,7 +130,10 @@ class Container:
                 say(f"the container {each['Id'][:12]} still runs; it is stopped")
                 self.stop(each["Id"], grace)
             self.remove(each["Id"])
-        if self.inspect(self.name) is not None:
+        found = self.inspect(self.name)
+        if found is not None and ((found.get("Config") or {}).get("Labels") or {}).get(LABEL) == self.spec["name"]:
+            self.remove(found["Id"])  # asked for by an earlier launcher, and made since they were listed
+        elif found is not None:
             what = f"a container named {self.name} exists that sparkops did not make; sparkops adopt moves it aside"
             raise Failed(WRONG_SPEC, what)
 
@@ -155,13 +158,13 @@ class Container:
         return Failed(WRONG_SPEC if for_good else START_REFUSED, f"Docker would not {verb} the container: {why}")
 
     def _follow_log(self) -> None:
-        since = 0
-        while not self.ended.is_set():
+        since, over = 0, False
+        while not over:  # at least once: it may have ended before this thread was begun
             path = f"/containers/{self.id}/logs?follow=1&stdout=1&stderr=1&since={since}"
             with contextlib.suppress(OSError, http.client.HTTPException, struct.error):
                 self._copy(self.docker.open("GET", path, timeout=None))
             since = int(time.time())
-            self.ended.wait(TICK)
+            over = self.ended.wait(TICK)
         self.told.set()
 
     def _copy(self, answer: http.client.HTTPResponse) -> None:
@@ -217,7 +220,11 @@ class Container:
         vLLM exits with 0 after its engine died of an exception.
         """
         self.told.wait(5.0)
-        state = (self.inspect(self.id) or {}).get("State") or {}
+        found = self.inspect(self.id)
+        if found is None:
+            what = "the container was removed by somebody else, so how it ended is unknown"
+            return Failed(ENGINE_ENDED, f"{what}; its last line: {self.last_line or '(none)'}")
+        state = found.get("State") or {}
         code = int(state.get("ExitCode") or 0)
         reason = f"the container ended with {code}"
         if state.get("OOMKilled"):

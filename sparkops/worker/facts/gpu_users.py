@@ -22,21 +22,22 @@ ACCOUNTED = (
 def gpu_users(root: str) -> dict[str, object]:
     """`foreign`: the processes that compute on the GPU and belong to no service of sparkops, in words; `count` of all.
 
-    `unaccounted_bytes`: memory that is neither free nor in a counter of the kernel's, None while anybody computes: a
-    driver that did not give the memory of an engine back (eugr/spark-vllm-docker #257). Raises Unknown.
+    `unaccounted_bytes`: memory that is neither free nor in a counter of the kernel's, None while anybody computes, or
+    did just now: a driver that did not give the memory of an engine back (eugr/spark-vllm-docker #257). Raises Unknown.
     """
     found, why = computing()
     if why:
         return {"present": False, "error": why}
-    here = [pid for pid in found if os.path.exists(f"{listening.PROC}/{pid}")]  # others have ended
-    users = [ports.described(listening.owner(pid)) for pid in here]
+    users = {pid: ports.described(listening.owner(pid)) for pid in found}
+    foreign = {pid: ports.words(each) for pid, each in users.items() if not _ours(each)}
     counters = parse_counters(text(root, "/proc/meminfo") or "")
+    here = [pid for pid in users if os.path.exists(f"{listening.PROC}/{pid}")]  # what has ended belongs to nobody now
     return {
         "present": True,
         "error": None,
-        "count": len(users),
-        "foreign": sorted(ports.words(each) for each in users if not _ours(each)),
-        "unaccounted_bytes": unaccounted(counters) if not users else None,
+        "count": len(here),
+        "foreign": sorted(foreign[pid] for pid in here if pid in foreign),
+        "unaccounted_bytes": unaccounted(counters) if not found else None,
     }
 
 

@@ -151,7 +151,15 @@ def check(image: str, argv: list[str], args: ImageOrder) -> None:
         if status != 0:
             raise _failed_check(args["name"], argv, status, text or docker.logs(container, KEPT, at=at) or "")
     finally:
+        _remove(container, at)
+
+
+def _remove(container: str, at: str | None) -> None:
+    try:
         docker.act("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"}, at=at)
+    except docker.EngineError as error:
+        if error.status not in (404, 409):  # somebody who prunes what has ended was faster, or is at it
+            raise
 
 
 def _ended(container: str, at: str | None) -> tuple[int, str]:

@@ -26,6 +26,8 @@ from sparkops.worker.system.root import SPECS, UNITS, at
 CONFIRM = 45.0
 """Seconds in which a fresh session has to confirm; where the worker cannot, the timer takes it back MARGIN later."""
 MARGIN = 15.0
+FINISH = 120.0
+"""Seconds for a confirmation that has begun to come to its end."""
 LIVE = 15.0
 """Seconds for the interfaces to have their addresses after `netplan apply`."""
 APPLY = 60.0
@@ -175,23 +177,26 @@ def converge(call: Call, ask: FabricAsk, found: State, want: State, act: Mapping
         processes.run(["netplan", "apply"], timeout=APPLY)
         _wait_for(addresses)
         call.progress("the new addresses are tried; confirming over a new connection", confirm=trial["token"])
-        _wait_for_confirmation(state)
+        _wait_for_confirmation(root)
     except Exception:
         undo(root)
         raise
 
 
 def _begin(root: str, trial: Mapping[str, Any], text: str) -> None:
-    """Stop what uses the rails, arm the timer, and only then put the files of the trial there."""
+    """Arm the timer, stop what uses the rails, and only then put the files of the trial there.
+
+    The trial's mark comes after the timer: where this is killed between them, nothing else would take it away.
+    """
     state = at(root, STATE)
     for name in ("confirmed.json", "undoing.json"):
         atomic.remove(os.path.join(state, name))
     atomic.write(os.path.join(state, "undo.sh"), _undo_script(root, trial).encode(), 0o700)
-    atomic.write(os.path.join(state, "trial.json"), json.dumps(trial).encode(), 0o600)
     script = os.path.join(state, "undo.sh")
     seconds = f"--on-active={STOP + APPLY + LIVE + CONFIRM + MARGIN:.0f}"
     timer = ["systemd-run", "--quiet", "--collect", f"--unit={UNDO}", "--timer-property=AccuracySec=1s"]
     processes.run([*timer, seconds, "/bin/sh", script])
+    atomic.write(os.path.join(state, "trial.json"), json.dumps(trial).encode(), 0o600)
     if trial["units"]:
         processes.run(["systemctl", "stop", *trial["units"]], timeout=STOP)
     os.makedirs(at(root, RUN), exist_ok=True)
@@ -237,17 +242,25 @@ def _not_live(addresses: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _wait_for_confirmation(state: str) -> None:
+def _wait_for_confirmation(root: str) -> None:
+    """Raises Refused where the trial was taken back. At the deadline that is tried here: a confirmation that has begun
+    by then is waited for."""
     deadline = time.monotonic() + CONFIRM
 
     def there(name: str) -> bool:
-        return os.path.exists(os.path.join(state, name))
+        return os.path.exists(os.path.join(at(root, STATE), name))
 
-    while not there("confirmed.json"):
-        decided = not there("trial.json") and not there("confirming.json") and not there("confirmed.json")
-        if decided or time.monotonic() > deadline:
+    while True:
+        waiting, confirming = there("trial.json"), there("confirming.json")  # in the order in which it is renamed
+        if there("confirmed.json"):
+            return
+        late = time.monotonic() - deadline
+        if not (waiting or confirming) or late > FINISH:
             raise Refused.of("fabric-not-confirmed", seconds=CONFIRM)
-        time.sleep(0.2)
+        if waiting and late > 0:
+            undo(root)
+        else:
+            time.sleep(0.2)
 
 
 def undo(root: str = "/") -> None:

@@ -24,6 +24,8 @@ from sparkops.worker.system import serving
 from sparkops.worker.system.speed import acceptance, hardware
 
 POLL = 1.0
+LOOKS = 3
+"""Questions that systemd may leave unanswered."""
 EVERY = 5.0
 """Seconds between two completions while an engine has to stay healthy."""
 COULD_NOT_ASK = (401, 403, 404)
@@ -102,11 +104,18 @@ def _booted(call: Call, name: str) -> None:
     """Wait while the unit loads for the first time since it was started: its machine came back meanwhile.
 
     One that systemd restarted has failed and is not waited for. The unit's own limit of its start ends the wait.
+    Raises Unknown: of a unit of which it is not known whether it loads, silence is no fault.
     """
+    silent = 0
     while True:
-        shown: dict[str, str] = {}
-        with contextlib.suppress(Unknown):
+        try:
             shown = unit.show([name])[name]
+        except Unknown:
+            silent += 1
+            if silent == LOOKS:
+                raise
+            _wait(call, POLL, "systemd does not answer")
+            continue
         loads = shown.get("ActiveState") == "activating" or (
             shown.get("ActiveState") == "inactive" and shown.get("Job")
         )

@@ -55,6 +55,8 @@ def converge(call: Call, ask: GenerationAsk, found: State, want: State, act: Gen
     now = generations.present(ask["files"], root=root)
     if not ask.get("restore"):
         passed = generations.passed(folder)
+        if passed.get("fingerprint") != now["fingerprint"]:
+            passed = {}  # of another state, as of a node that was a head before
         now["measured"], now["asked"] = passed.get("measured") or {}, passed.get("asked") or {}
         generations.add(folder, now, act["keep"])
         generations.release(folder, now["inputs"])

@@ -3,9 +3,11 @@
 Read only. What is not known for sure is unknown by itself, the rest is told.
 """
 
+import contextlib
 import glob
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from sparkops.core import atomic
@@ -24,6 +26,8 @@ from sparkops.worker.system.root import at
 NCCL_CONF = "/etc/nccl.conf"
 LIBRARY = re.compile(r"(/\S*libnccl\.so[\w.]*)$")
 BUILD_ID = re.compile(rb"\x04\0\0\0(?:\x14|\x10|\x08)\0\0\0\x03\0\0\0GNU\0")
+LOOKS, POLL = 4, 0.25
+"""Looks at a container that ends meanwhile, and the seconds between them."""
 HEAD = 1 << 20
 """Bytes of a library in which the linker's build id stands."""
 
@@ -32,13 +36,23 @@ def observe(ask: RankAsk, root: str = "/") -> dict[str, object]:
     """Plain values of the rank; None for what there is none of, such as while nothing runs."""
     node = facts.Node(root)
     state = {**_gpu(root), **{name: _known(look, node) for name, look in HOST.items()}}
+    for last in (*[False] * LOOKS, True):
+        inside, pid = _inside(ask, root)
+        if last or not pid or os.path.exists(at(root, f"/proc/{pid}")):
+            break
+        time.sleep(POLL)  # its container ended meanwhile; what is there now?
+    return {**state, **inside}
+
+
+def _inside(ask: RankAsk, root: str) -> tuple[dict[str, object], int]:
+    """What is in the container, and its process; 0 where none runs."""
     try:
         container = docker.inspect_container(ask["container"])
     except Exception as error:  # noqa: BLE001 - without Docker's answer only what is in the container is unknown
-        return {**state, **dict.fromkeys((*INSIDE, "rdma"), {UNKNOWN: reason_of(error)})}
+        return dict.fromkeys((*INSIDE, "rdma"), {UNKNOWN: reason_of(error)}), 0
     running = container if container and (container.get("State") or {}).get("Running") else None
     inside = {name: _known(look, root, running) for name, look in INSIDE.items()}
-    return {**state, **inside, "rdma": _known(_rdma, root, ask["kept"], running)}
+    return {**inside, "rdma": _known(_rdma, root, ask["kept"], running)}, _pid(running) if running else 0
 
 
 def _known(look: Callable[..., object], *given: object) -> object:
@@ -111,9 +125,10 @@ def loaded_nccl(root: str, pid: int) -> str | None:
     """
     found = set()
     for folder in _processes(root, pid):
-        with open(os.path.join(folder, "maps"), encoding="utf-8", errors="replace") as file:
-            paths = {match.group(1) for line in file if (match := LIBRARY.search(line.rstrip()))}
-        found |= {f"{path} {_build_id(os.path.join(folder, 'root', path.lstrip('/')))}" for path in paths}
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            with open(os.path.join(folder, "maps"), encoding="utf-8", errors="replace") as file:
+                paths = {match.group(1) for line in file if (match := LIBRARY.search(line.rstrip()))}
+            found |= {f"{path} {_build_id(os.path.join(folder, 'root', path.lstrip('/')))}" for path in paths}
     return ", ".join(sorted(found)) or None
 
 
@@ -148,6 +163,8 @@ def _nccl_conf(root: str, container: docker.Answer | None) -> object:
             lines = (line.strip() for line in file.read(1 << 16).splitlines())
             return "; ".join(line for line in lines if line and not line.startswith("#")) or "empty"
     except FileNotFoundError:
+        if not os.path.exists(at(root, f"/proc/{_pid(container)}")):
+            raise
         return None
 
 

@@ -30,7 +30,8 @@ SHOWN = (
     *("DropInPaths", "MainPID", "Result", "NRestarts", "StatusText", "Job", "ExecMainStartTimestampMonotonic"),
 )
 POLL = 0.25
-LOOKS = 4
+LOOKS = 12
+"""Looks at a unit whose process or container ends meanwhile: the launcher has its last words for three seconds."""
 VARIABLE = b"SPARKOPS_INPUTS="
 BY_CGROUP = ("Memory", "CPU", "IO", "Tasks", "Allowed", "Delegate", "Slice")
 """How properties begin that systemd sets for what runs (systemd.resource-control(5)); others wait for a start."""
@@ -54,10 +55,12 @@ def observe_many(asks: dict[str, UnitAsk], *, root: str = "/") -> dict[str, obje
 
 
 def _settled(ask: UnitAsk, shown: dict[str, str], more: list[str], root: str) -> dict[str, object] | None:
-    """As `_state`, from another look where the process ended between systemd's word and /proc."""
+    """As `_state`, from another look where the process or its container ended after systemd's word."""
     for _ in range(LOOKS):
         try:
-            return _state(ask, shown, root)
+            state = _state(ask, shown, root)
+            if state is None or state.get("container_inputs") != "":
+                return state
         except Unknown as error:
             if error.id != "unit-process-ended":
                 raise
@@ -145,7 +148,12 @@ def _newer_than_process(shown: dict[str, str], root: str) -> bool:
 
 def _port_taken(ask: UnitAsk, own: docker.Answer | None) -> dict[str, object] | None:
     """What listens on the unit's port and is neither its container nor goes by itself when it starts."""
-    foreign = ports.held(ask["port"], ask["host"], lambda: own).foreign if ask["port"] else None
+    if not ask["port"]:
+        return None
+    port, host, service = ask["port"], ask["host"], ask["service"] or ""
+    foreign = ports.held(port, host, lambda: own).foreign
+    if foreign is not None and own is not None:  # another container of its own may run since
+        foreign = ports.held(port, host, lambda: docker.service_container(service)).foreign
     return None if foreign is None or _displaced(foreign, ask["displaces"]) else foreign
 
 
@@ -191,11 +199,14 @@ def _drop_ins(name: str, root: str) -> list[str]:
     return [os.path.join(folder, entry) for entry in names(folder) if entry.endswith(".conf")]
 
 
-def inputs_of(name: str, shown: dict[str, str], root: str) -> str:
-    """The digest that the running unit was started from; "" where it says none. Raises Unknown, OSError."""
+def inputs_of(name: str, shown: dict[str, str], root: str) -> str | None:
+    """The digest that the running unit was started from; "" where it says none, None where it has no process yet.
+    Raises Unknown, OSError."""
     pid = int(shown.get("MainPID") or 0)
     if pid:
         return _from_process(os.path.join(at(root, PROC), str(pid)))
+    if shown.get("ActiveState") == "activating":
+        return None
     return (system.text(root, f"{STAMPS}/{name}") or "").strip()
 
 
@@ -204,7 +215,9 @@ def outdated(name: str, root: str) -> bool:
     text = _text(os.path.join(at(root, UNITS), name)) or b""
     declared = re.search(rb"(?m)^Environment=" + VARIABLE + rb"(\S*)$", text)
     shown = show([name])[name] if declared else {}
-    return bool(declared and running(shown) and inputs_of(name, shown, root) != declared[1].decode(errors="replace"))
+    if not declared or not running(shown):
+        return False
+    return inputs_of(name, shown, root) not in (None, declared[1].decode(errors="replace"))
 
 
 def _from_process(folder: str) -> str:
@@ -230,16 +243,18 @@ def _from_process(folder: str) -> str:
 
 
 def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
-    """The argument list of the main process; None where there is none (yet): before exec it is systemd's own."""
-    folder = os.path.join(at(root, PROC), shown.get("MainPID") or "0")
-    for _ in range(40):
+    """The argument list of the main process; None where there is none (yet): before exec it is systemd's own.
+    Raises Unknown where it has ended."""
+    pid = int(shown.get("MainPID") or 0)
+    folder = os.path.join(at(root, PROC), str(pid))
+    for _ in range(40 if pid else 0):
         try:
             with open(os.path.join(folder, "comm"), encoding="utf-8") as file:
                 name = file.read().strip()
             with open(os.path.join(folder, "cmdline"), "rb") as file:
                 words = file.read().decode(errors="replace").rstrip("\0").split("\0")
         except (FileNotFoundError, ProcessLookupError):
-            return None
+            raise Unknown.of("unit-process-ended") from None
         if name not in STARTING and not name.startswith("(") and words != [""]:
             return words
         time.sleep(0.05)

@@ -153,8 +153,12 @@ def converge(call: Call, ask: TakeoverAsk, found: Fields, want: State, act: Noth
             processes.run([*unit.SYSTEMCTL, "disable", "--", name])
     if wanted is not None and docker.inspect_container(wanted["id"]) is not None:
         call.progress(f"stopping the container {found['container']}")
-        docker.act("POST", f"/containers/{wanted['id']}/stop", timeout=180.0, query={"t": "60"})
-        _rename(wanted["id"], found["container"])
+        try:
+            docker.act("POST", f"/containers/{wanted['id']}/stop", timeout=180.0, query={"t": "60"})
+            _rename(wanted["id"], found["container"])
+        except docker.EngineError:
+            if docker.inspect_container(wanted["id"]) is not None:
+                raise  # else it was removed as it ended (`--rm`), which its unit's stop does not wait for
 
 
 def _refuse_removal(wanted: Mapping[str, str], units: list[str]) -> None:

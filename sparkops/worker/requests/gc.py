@@ -6,7 +6,9 @@ asked for and is still unused. It must not know kinds: a kind with data that is 
 """
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +18,9 @@ from sparkops.core.request_messages import GcAsk, GcLook, GcRemove, ItemTold
 from sparkops.worker.calls import Call, Refused, kind
 from sparkops.worker.reclaiming.items import GONE, Look
 from sparkops.worker.record import claim_records, claims, uses
+
+FRESH = 2.0
+"""Seconds for which a look counts: the removal of what stood before in a list may take minutes."""
 
 
 def look(call: Call, args: GcLook) -> list[ItemTold]:
@@ -41,9 +46,13 @@ def remove(call: Call, args: GcRemove) -> list[dict[str, object]]:
     """
     claims.take_over(args["state_dir"], args["cluster"], args["former"])
     answers: list[dict[str, object]] = []
-    now = {(item["kind"], item["name"]): item for item in look(call, args)}
+    now: dict[tuple[str, str], ItemTold] = {}
+    looked = -math.inf
     for number, (sort, name) in enumerate(args["items"]):
         call.progress(f"{sort} {name}", done=number, total=len(args["items"]), unit="things")
+        if time.monotonic() - looked > FRESH:
+            now = {(item["kind"], item["name"]): item for item in look(call, args)}
+            looked = time.monotonic()
         item = now.get((sort, name))
         if item is None or item["kept"]:
             left = item["kept"] if item else reason("gc-disappeared")

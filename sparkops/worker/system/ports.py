@@ -30,9 +30,15 @@ class Held(NamedTuple):
 def held(port: int, host: str, find: Callable[[], Mapping[str, object] | None], unit: str = "") -> Held:
     """Who listens on `host`:`port`: the container that `find` inspects, the `unit`, or something foreign.
 
-    Raises Unknown where that can't be told: only root sees whose a socket is, and a port may be Docker's without
-    anybody that listens.
+    What is foreign is looked at twice: between the looks at the socket and at the container the service may have been
+    started again, or the process have ended. Raises Unknown where that can't be told: only root sees whose a socket is,
+    and a port may be Docker's without anybody that listens.
     """
+    found = _held(port, host, find, unit)
+    return found if found.foreign is None else _held(port, host, find, unit)
+
+
+def _held(port: int, host: str, find: Callable[[], Mapping[str, object] | None], unit: str) -> Held:
     owners = _owners(port, host)
     if not owners:
         return _published(port, find)

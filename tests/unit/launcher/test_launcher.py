@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -146,6 +147,56 @@ def test_a_container_of_ours_that_docker_does_not_remove_is_not_called_foreign(
         with pytest.raises(launcher.Failed, match="still there") as caught:
             launcher.Container(docker, spec(), "abc").remove_stale(0)
     assert caught.value.status == launcher.ENGINE_UNAVAILABLE, "systemd tries again"
+
+
+ID = "c" * 64
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    """The service's container at an engine that says what a test wants, and that engine."""
+    with running(str(tmp_path / "docker.sock")) as engine:
+        docker = launcher.Docker(str(tmp_path / "docker.sock"))
+        docker.wait_for(5.0, threading.Event())
+        found = launcher.Container(docker, spec(), "abc", re.compile("bad argument"))
+        found.id = ID
+        yield found, engine
+
+
+def test_a_container_that_ended_before_its_log_was_read_has_its_last_words(container: tuple[Any, Any]) -> None:
+    """What another start would not change was not seen, and systemd tried again."""
+    found, engine = container
+    said = b"bad argument: --x\n"
+    engine.answers[f"/containers/{ID}/logs"] = say(b"\2\0\0\0" + len(said).to_bytes(4, "big") + said)
+    found.ended.set()
+    found._follow_log()
+    assert found.refusal == "bad argument: --x"
+
+
+def test_how_a_container_ended_that_somebody_removed_is_unknown(container: tuple[Any, Any]) -> None:
+    found, engine = container
+    engine.answers[f"/containers/{ID}/json"] = say('{"message": "No such container"}', 404)
+    found.told.set()
+    assert "how it ended is unknown" in str(found.verdict())
+
+
+@pytest.mark.parametrize(("service", "removed"), [("qwen", True), ("other", False)])
+def test_a_container_that_an_earlier_launcher_asked_for_is_not_called_foreign(
+    container: tuple[Any, Any], service: str, removed: bool
+) -> None:
+    """Docker made it between the list and the look at the name; the unit failed for good."""
+    found, engine = container
+    there = {"Id": ID, "Config": {"Labels": {"sparkops.service": service}}}
+    engine.answers["/containers/json"] = say("[]")
+    engine.answers["/containers/sparkops-qwen/json"] = say(json.dumps(there))
+    engine.answers[f"/containers/{ID}/json"] = say("", 404)
+    engine.answers[f"/containers/{ID}"] = say("", 204)
+    if removed:
+        found.remove_stale(0)
+    else:
+        with pytest.raises(launcher.Failed, match="sparkops did not make"):
+            found.remove_stale(0)
+    assert removed == any(method == "DELETE" for method, *_ in engine.asked)
 
 
 def test_declared_environment_beats_the_caches(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparkops.core.errors import NodeError
+from sparkops.core.errors import ConnectionFailed, NodeError
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import Passwords
@@ -109,7 +109,44 @@ def test_a_worker_that_dies_ends_every_call_with_a_reason(session: Session) -> N
     os.kill(_worker(), signal.SIGKILL)
     with pytest.raises(NodeError) as lost:
         session.call("observe", {"asks": []}, timeout=20)
-    assert lost.value.id in ("worker-ended", "local-program-ended"), "by whether the call could still be written"
+    assert lost.value.id == "worker-ended", "whether or not the call could still be written"
+    assert session.lost
+
+
+class Cut:
+    """A stream whose other end is gone; its reader comes to know of it when it is told to."""
+
+    def __init__(self) -> None:
+        self.seen = threading.Event()
+
+    def read(self, size: int, timeout: float | None = None) -> bytes:
+        self.seen.wait()
+        return b""
+
+    def write(self, data: bytes) -> None:
+        raise ConnectionFailed.of("remote-program-ended", where="here")
+
+    def close_input(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.seen.set()
+
+    def stderr(self) -> str:
+        return ""
+
+    def exit_status(self, timeout: float) -> int | None:
+        return None
+
+
+def test_a_session_that_can_not_be_written_to_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not until its reader had seen the end too: the run took the node for failed and did not come back."""
+    monkeypatch.setattr("sparkops.nodes.session.LAST_WORDS", 0.05)
+    session = Session("here", Cut())
+    with fails("remote-program-ended"):
+        session.call("observe")
+    assert session.lost
+    session.close()
 
 
 def _worker() -> int:
