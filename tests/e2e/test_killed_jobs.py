@@ -44,7 +44,7 @@ def declare(shell: Shell, node: Node, **resource: Any) -> None:
     shell.write("roles/long/role.yml", json.dumps(role))
     shell.write(
         "inventory.yml",
-        f"version: 1\ncluster: killed\nconnection: {{user: spark, become: true, connect_timeout: 2, keepalive: 1}}\n"
+        f"version: 1\ncluster: killed\nconnection: {{user: spark, become: true, connect_timeout: 6, keepalive: 2}}\n"
         f"roles: [long]\nnodes: {{{node.name}: {{}}}}\n",
     )
 

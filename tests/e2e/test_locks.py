@@ -165,7 +165,7 @@ def fetching(shell: Shell, node: Node, hub: Hub, tmp_path: Path) -> str:
     first = shell.start("apply", "inventory.yml", "--role", "checkpoint")
     until(lambda: hub.bytes_sent() > 100_000, first)
     first.kill()
-    first.wait(30)
+    first.wait(180)
     return commit
 
 

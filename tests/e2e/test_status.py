@@ -74,5 +74,5 @@ def test_status_is_asked_again_until_it_is_interrupted(service: Service) -> None
     times = [json.loads(process.stdout.readline())["time"] for _ in range(3)]
     assert times == sorted(times)
     process.send_signal(2)
-    process.communicate(timeout=60)
+    process.communicate(timeout=30)
     assert process.returncode == 130

@@ -74,7 +74,7 @@ def test_status_tells_of_a_silent_node_beside_the_others(shell: Shell, nodes: Ca
 def plain(shell: Shell, *nodes: Node) -> None:
     """An inventory of these nodes and nothing more."""
     names = ", ".join(f"{node.name}: {{}}" for node in nodes)
-    way = "connection: {user: spark, become: true, connect_timeout: 4}"
+    way = "connection: {user: spark, become: true, connect_timeout: 10}"
     shell.write("inventory.yml", f"version: 1\ncluster: test\n{way}\nnodes: {{{names}}}\n")
 
 
@@ -101,7 +101,7 @@ def test_logs_print_and_follow_what_a_service_says(serving: Service, shell: Shel
         assert abs(entry["time"] - time.time()) < 60
     finally:
         following.send_signal(signal.SIGINT)
-        _, err = following.communicate(timeout=60)
+        _, err = following.communicate(timeout=180)
     assert following.returncode == 130
     assert "Traceback" not in err
     until(lambda: not follows(serving.node))
@@ -191,7 +191,7 @@ def test_a_service_with_a_silent_node_is_stopped_on_the_others_and_not_started(
     here, silent = nodes(2)
     shell.write(
         "inventory.yml",
-        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true, connect_timeout: 4}}\n"
+        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true, connect_timeout: 10}}\n"
         f"nodes: {{{here.name}: {{}}, {silent.name}: {{}}}}\nservices:\n"
         f"  pair: {{nodes: [{here.name}, {silent.name}], port: 8000, model: m, image: {{pull: none}}}}\n",
     )

@@ -47,7 +47,7 @@ class Cluster:
         inventory = {
             "version": 1,
             "cluster": "files",
-            "connection": {"user": "spark", "become": True, "connect_timeout": 5},
+            "connection": {"user": "spark", "become": True, "connect_timeout": 10},
             "roles": [role],
             "nodes": {self.node.name: {"host": self.node.name}},
         }
