@@ -123,6 +123,7 @@ class Hub:
         self._log: list[Request] = []
         self._lock = threading.Lock()
         self._healed = threading.Event()
+        self._answering = 0
         self.page_size = 1000
         self._servers = [
             _Server((address, port), _HubHandler, self),
@@ -225,6 +226,12 @@ class Hub:
         """Body bytes that went out for the files that match."""
         return sum(r.sent for r in self.requests if r.file and fnmatch.fnmatchcase(r.file, file))
 
+    @property
+    def answering(self) -> int:
+        """The requests that are not finished yet."""
+        with self._lock:
+            return self._answering
+
     def forget(self) -> None:
         """Empty the request log."""
         with self._lock:
@@ -262,9 +269,16 @@ class Hub:
         with self._lock:
             return self._links.get(signature)
 
+    def _begun(self) -> threading.Event:
+        """A request begins; what is set when the hub heals."""
+        with self._lock:
+            self._answering += 1
+            return self._healed
+
     def _note(self, request: Request) -> None:
         with self._lock:
             self._log.append(request)
+            self._answering -= 1
 
 
 class _Server(ThreadingHTTPServer):
@@ -314,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.hub
 
     def _serve(self) -> None:
-        self.asked, self.healed = _Asked(), self.hub._healed
+        self.asked, self.healed = _Asked(), self.hub._begun()
         try:
             self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.answer(urllib.parse.urlsplit(self.path))
