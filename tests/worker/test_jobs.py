@@ -201,7 +201,7 @@ def test_a_cancelled_job_stops_between_its_steps() -> None:
     first, _ = call()
     once_at_work(lambda: jobs.cancel_folder(jobs.folder_of("thing")))
     with pytest.raises(Refused) as cancelled:
-        run(first, to=120)
+        run(first, to=200)
     assert cancelled.value.type == "cancelled"
     assert jobs.last_progress(jobs.folder_of("thing"))["done"] < 199
 
@@ -218,7 +218,7 @@ def test_a_killed_job_is_told_and_can_be_begun_again() -> None:
     first, _ = call()
     once_at_work(lambda: os.killpg(jobs.running()[0]["pid"], signal.SIGKILL))
     with pytest.raises(Refused) as killed:
-        run(first, to=120)
+        run(first, to=200)
     assert killed.value.id == "job-killed"
     assert killed.value.values["key"] == "thing" and killed.value.values["last"].startswith("at ")
     assert run(call()[0], to=2)["counted"] == 2
