@@ -157,7 +157,7 @@ class Cluster:
         inventory = {
             "version": 1,
             "cluster": "chaos",
-            "connection": {"user": "spark", "become": True, "connect_timeout": 3, "keepalive": 1},
+            "connection": {"user": "spark", "become": True, "connect_timeout": 6, "keepalive": 2},
             "roles": list(ROLES),
             "nodes": {node.name: {"host": node.name} for node in self.nodes},
         }
@@ -177,14 +177,14 @@ class Cluster:
             "limits": {"shm_size_gib": None, "ulimits": {"memlock": None, "stack": None, "nofile": None}},
             "environment": {"GREETING": f"generation {generation}"},
             "timeouts": {
-                "first_boot_seconds": 60,
-                "cold_start_seconds": 60,
-                "probe_seconds": 5,
+                "first_boot_seconds": 180,
+                "cold_start_seconds": 180,
+                "probe_seconds": 20,
                 "stop_seconds": 5,
-                "watchdog_seconds": 30,
+                "watchdog_seconds": 60,
                 "restart_seconds": 1,
             },
-            "health": {"limit_seconds": 3},
+            "health": {"limit_seconds": 15},
         }
 
     def serves(self, node: Node, generation: int) -> bool:

@@ -50,7 +50,7 @@ class Fault:
     mend: Callable[[Cluster, Node], None] = _nothing
     after: Callable[[Cluster, Node], None] = _nothing
     during: str = ""
-    lock_limit: float = 10.0
+    lock_limit: float = 30.0
 
 
 def _signals(*numbers: int) -> Callable[[Scene], None]:
@@ -99,11 +99,11 @@ def _docker_answers(_: Cluster, node: Node) -> None:
     """systemd gives up on a service that was killed too often; a person would start it."""
     node.exec("systemctl", "reset-failed", "docker.service", check=False)
     node.exec("systemctl", "start", "docker.socket", "docker.service", check=False)
-    wait_until(lambda: node.exec("docker", "version", check=False).returncode == 0, 30)
+    wait_until(lambda: node.exec("docker", "version", check=False).returncode == 0, 120)
 
 
 def _sshd_answers(_: Cluster, node: Node) -> None:
-    wait_until(node.greets, 20)
+    wait_until(node.greets, 120)
 
 
 def _small_disk(_: Cluster, node: Node) -> None:
@@ -204,7 +204,7 @@ MORE = (
     Fault("run folder full", 2, _fill_run, before=_small_run, mend=_free_run, after=_large_run),
     Fault("docker rename", 3, _on_node("docker", "rename", f"sparkops-{ENGINE}", "mine")),
     Fault(FOREIGN, 3, _listen, before=_stopped, mend=_silence),
-    Fault("controller stopped for 90 s", 1, _sleep, lock_limit=45.0),
-    Fault("network cut for 60 s in a fetch", 1, _cut, mend=_sshd_answers, during="checkpoint", lock_limit=45.0),
+    Fault("controller stopped for 90 s", 1, _sleep, lock_limit=90.0),
+    Fault("network cut for 60 s in a fetch", 1, _cut, mend=_sshd_answers, during="checkpoint", lock_limit=90.0),
 )
 """Those that only `make chaos` draws, since some take over a minute, and some hit the service that only it declares."""

@@ -28,9 +28,9 @@ from tests.lab.node import Node
 
 STARTS = ("fresh", "partly applied", "changed declaration", "drifted")
 KINDS = ("directory", "file", "unit", "checkpoint", "image")
-END_LIMIT = 200.0
+END_LIMIT = 400.0
 """Seconds within which an apply has ended, the longest fault included."""
-JOB_LIMIT = 30.0
+JOB_LIMIT = 90.0
 UNPREPARED = frozenset({-signal.SIGTERM, -signal.SIGINT, 130})
 """How a signal may end an apply that is not yet there to hear it: before its first event, when nothing was changed."""
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ class Shell:
             assert process.returncode == status, f"exit status {process.returncode}:\n{out}\n{err}"
         return subprocess.CompletedProcess(list(arguments), process.returncode, out, err)
 
+    def told(self, process: subprocess.Popen[str], event: str = "StepProgress") -> list[dict[str, Any]]:
+        """The events of that sort of the apply of this process so far."""
+        runs = [each["run"] for each in self.json("history", "--runs")["runs"]]
+        names = [each for each in runs if each.endswith(f"-apply-{process.pid}")]
+        lines = [line for name in names for line in self.run("report", name, "--events").stdout.splitlines()]
+        return [found for line in lines if (found := json.loads(line))["event"] == event]
+
     def json(self, *arguments: str, status: int | None = 0, **more: Any) -> dict[str, Any]:
         """The JSON report of a command."""
         done = self.run(*arguments, "--format", "json", status=status, **more)
@@ -81,7 +89,7 @@ class Shell:
         return found
 
 
-def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 60) -> Any:
+def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 120) -> Any:
     """What `true` answers once that is true; fails after so many seconds, or where `process` has ended meanwhile."""
     deadline = time.monotonic() + seconds
     while not (answer := true()):
@@ -89,6 +97,17 @@ def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None,
         assert time.monotonic() < deadline, f"it did not come about within {seconds:.0f} s"
         time.sleep(0.1)
     return answer
+
+
+@contextmanager
+def at_work(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A command that stays where it is while the block runs, as on a machine that has no time for it."""
+    process.send_signal(signal.SIGSTOP)
+    assert process.poll() is None, f"the command ended: {process.communicate()}"
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture

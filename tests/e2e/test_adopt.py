@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.e2e.test_moved_checkpoint import INVENTORY, ROLES
 from tests.lab import model
 from tests.lab.hub import Hub
@@ -103,7 +103,7 @@ WantedBy=multi-user.target
 """
     node.write("/etc/systemd/system/tiny.service", text.encode())
     node.exec("systemctl", "enable", "--now", "tiny.service")
-    node.exec("sh", "-c", "for i in $(seq 50); do docker inspect vllm >/dev/null 2>&1 && break; sleep 0.2; done")
+    until(lambda: grown.ports() == "vllm running")
 
     found = shell.json("adopt", "--yes")
     (unit,) = found["units"]
@@ -117,8 +117,7 @@ WantedBy=multi-user.target
 
     for line in found["back"]:
         node.exec("sh", "-ec", line)
-    node.exec("sh", "-c", "for i in $(seq 50); do docker inspect vllm >/dev/null 2>&1 && break; sleep 0.2; done")
-    assert grown.ports() == "vllm running"
+    until(lambda: grown.ports() == "vllm running")
 
 
 def test_what_cannot_be_undone_or_is_not_clear_is_refused(grown: Grown) -> None:

@@ -32,9 +32,9 @@ def service(lab: Lab, shell: Shell, machine: Node) -> Iterator[Service]:
 
 
 def test_a_service_is_measured_and_the_slower_engine_is_found(service: Service) -> None:
-    service.declare("token-time=0.01")
+    service.declare("token-time=0.02")
     service.apply()
-    words = ("bench", "qwen", "inventory.yml", "--concurrency", "1,4", "--context", "64,256", "--tokens", "32")
+    words = ("bench", "qwen", "inventory.yml", "--concurrency", "1,4", "--context", "64,256", "--tokens", "16")
     found = service.shell.json(*words)
     assert [(each["concurrency"], each["context"]) for each in found["engines"][0]["cells"]] == [
         (1, 64),
@@ -44,12 +44,12 @@ def test_a_service_is_measured_and_the_slower_engine_is_found(service: Service) 
     ]
     for cell in found["engines"][0]["cells"]:
         assert cell["reason"] is None
-        assert 20 < cell["decode_tokens_per_second"] <= 100
+        assert 5 < cell["decode_tokens_per_second"] <= 50
         assert cell["prompt_tokens"] == pytest.approx(cell["context"], rel=0.1)
         assert cell["hardware"]["sm_clock_mhz"] or cell["hardware"]["hardware_why"]
     assert found["engines"][0]["findings"] == []
 
-    service.ask("/lab/mode", "token-time=0.05")
+    service.ask("/lab/mode", "token-time=0.2")
     found = service.shell.json(*words, status=2)
     assert {each["id"] for each in found["engines"][0]["findings"]} == {"bench-slower-than-before"}
     shown = service.shell.run(*words[:3], "--concurrency", "1", "--context", "64", "--tokens", "16", status=None)

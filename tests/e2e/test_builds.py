@@ -104,7 +104,7 @@ def test_a_killed_build_is_resumed_and_a_second_run_meanwhile_is_told_who_works(
     second = shell.run("apply", "inventory.yml", "--yes", *ROLES, status=75)
     assert "apply inventory.yml" in second.stderr
     node.exec("kill", "-9", str(pid))
-    out, err = first.communicate(timeout=60)
+    out, err = first.communicate(timeout=180)
     assert first.returncode == 4, out + err
     assert "ended without a result: it was killed; last progress: " in out
     assert not node.exists(BUILT)

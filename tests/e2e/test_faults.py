@@ -57,7 +57,7 @@ class Cluster:
         services = json.dumps({"tiny": {**self._service(nodes[0]), **service}} if service else {})
         text = (
             f"version: 1\ncluster: faults\nroles: [note]\n"
-            f"connection: {{become: true, connect_timeout: 2, keepalive: 1, {connection}}}\n"
+            f"connection: {{become: true, connect_timeout: 6, keepalive: 2, {connection}}}\n"
             f"nodes:\n{chr(10).join(lines)}\n{more}\nservices: {services}\n"
         )
         (self.shell.folder / "inventory.yml").write_text(text)
@@ -71,7 +71,7 @@ class Cluster:
             "command": ["serve"],
             "gpus": None,
             "limits": {"shm_size_gib": None, "ulimits": {"memlock": None, "stack": None, "nofile": None}},
-            "health": {"limit_seconds": 3},
+            "health": {"limit_seconds": 15},
         }
 
     def _words(self, command: str) -> list[str]:
@@ -151,7 +151,7 @@ def result(report: dict[str, Any], kind: str) -> dict[str, Any]:
     return found
 
 
-def ended(process: subprocess.Popen[str], status: int, seconds: float = 60) -> dict[str, Any]:
+def ended(process: subprocess.Popen[str], status: int, seconds: float = 180) -> dict[str, Any]:
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == status, f"exit status {process.returncode}:\n{out}\n{err}"
     found = json.loads(out)
@@ -252,12 +252,12 @@ def test_a_wrong_sudo_password_is_tried_once_on_one_node(cluster: Cluster, quiet
 
 def test_a_node_that_is_down_is_told_in_time_and_holds_no_other(cluster: Cluster, quiet: Node, node: Node) -> None:
     cluster.declare(quiet, node)
-    for refuse, words in ((True, "refuses connections"), (False, "does not answer within 2 s")):
+    for refuse, words in ((True, "refuses connections"), (False, "does not answer within 6 s")):
         node.cut(refuse=refuse)
         try:
             began = time.monotonic()
             report = cluster.run("apply", 3)
-            assert time.monotonic() - began < 12
+            assert time.monotonic() - began < 60, "TCP itself waits for two minutes"
             assert words in report["unreachable"][node.name]["message"]
             assert report["unreachable"][node.name]["fix"]
         finally:
@@ -278,12 +278,12 @@ WORKER = "int.from_bytes[(]take"
 
 @pytest.fixture
 def fetching(cluster: Cluster, node: Node, model: Path) -> subprocess.Popen[str]:
-    """An apply in the middle of fetching 6 MB at 0.4 MB/s, so that others can come meanwhile on a busy machine, too."""
-    slow(cluster.hub, model, 6_000_000, 4e5)
+    """An apply in the middle of fetching 6 MB, for which it takes a minute or until the hub heals."""
+    slow(cluster.hub, model, 6_000_000, 1e5)
     cluster.roles = ("checkpoint",)
     cluster.declare(node, port=8000)
     process = cluster.start()
-    until(lambda: kilobytes(node, PARTIAL) > 500)
+    until(lambda: kilobytes(node, PARTIAL) > 500, process)
     return process
 
 
@@ -291,11 +291,12 @@ def test_a_node_that_freezes_in_mid_apply_is_reported_and_its_job_goes_on(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     with node.paused():
-        report = ended(fetching, 4, 150)
+        report = ended(fetching, 4, 240)
+        assert not node.exists(FOLDER)
+    cluster.hub.heal()
     found = result(report, "checkpoint")
     assert found["outcome"] == "unknown"
     assert "no answer for" in found["reason"]["message"] or "no sign of life" in found["reason"]["message"]
-    assert not node.exists(FOLDER)
     cluster.healed()
     assert sums(node) == local_sums(model)
 
@@ -304,9 +305,10 @@ def test_a_node_that_dies_in_mid_apply_goes_on_after_its_start(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     node.kill()
-    report = ended(fetching, 4, 150)
+    report = ended(fetching, 4, 240)
     assert result(report, "checkpoint")["reason"]["id"] == "connection-lost"
     assert cluster.run("drift", 3)["unreachable"]
+    cluster.hub.heal()
     node.start()
     assert not node.exists(FOLDER)
     cluster.healed()
@@ -317,7 +319,9 @@ def test_a_worker_that_is_killed_in_mid_apply_is_started_again(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
     node.exec("pkill", "-9", "-f", WORKER)
-    report = ended(fetching, 0, 90)
+    until(lambda: node.exec("pgrep", "-f", WORKER, check=False).returncode == 0, fetching)
+    cluster.hub.heal()
+    report = ended(fetching, 0)
     assert result(report, "checkpoint")["outcome"] == "done"
     assert sums(node) == local_sums(model)
     assert cluster.hub.bytes_sent("model-large*") == 6_000_000, "the job went on, nothing was fetched twice"
@@ -329,7 +333,8 @@ def test_a_cut_that_the_run_outlasts_is_no_failure_and_one_that_it_does_not_leav
     node.cut()
     until(lambda: node.exec("pgrep", "-f", WORKER, check=False).returncode == 1)
     node.restore()
-    report = ended(fetching, 0, 90)
+    cluster.hub.heal()
+    report = ended(fetching, 0)
     assert result(report, "checkpoint")["outcome"] == "done"
     cluster.declare(node, port=8001)
     cluster.run("apply", 0)
@@ -341,7 +346,8 @@ def test_a_controller_that_slept_for_longer_than_the_lock_lasts_goes_on(
     fetching.send_signal(signal.SIGSTOP)
     until(lambda: node.exec("pgrep", "-f", WORKER, check=False).returncode == 1)
     fetching.send_signal(signal.SIGCONT)
-    report = ended(fetching, 0, 90)
+    cluster.hub.heal()
+    report = ended(fetching, 0)
     assert result(report, "checkpoint")["outcome"] == "done"
     assert sums(node) == local_sums(model)
 
@@ -351,6 +357,7 @@ def test_a_controller_that_is_killed_in_mid_apply_leaves_nothing_that_the_next_o
 ) -> None:
     fetching.send_signal(signal.SIGKILL)
     fetching.wait()
+    cluster.hub.heal()
     cluster.healed()
     assert sums(node) == local_sums(model)
     assert cluster.hub.bytes_sent("model-large*") == 6_000_000, "the job went on, nothing was fetched twice"
@@ -363,6 +370,7 @@ def test_a_second_apply_at_once_is_told_who_holds_the_node(
     assert "error[node-locked]" in said and node.name in said and "apply inventory.yml" in said
     assert "→ wait until it is done" in said
     cluster.run("drift", 2)
+    cluster.hub.heal()
     ended(fetching, 0)
     cluster.healed()
 
@@ -422,7 +430,7 @@ def test_a_full_disk_is_told_before_and_in_the_middle_and_heals_when_it_is_freed
 ) -> None:
     node.tmpfs("/data", "16m")
     node.exec("dd", "if=/dev/zero", "of=/data/filler", "bs=64k", "count=192")
-    slow(cluster.hub, model, 6_000_000, 2e6)
+    slow(cluster.hub, model, 6_000_000, 1e5)
     cluster.roles = ("checkpoint",)
     cluster.declare(node, port=8000)
     cluster.hub.forget()
@@ -432,7 +440,7 @@ def test_a_full_disk_is_told_before_and_in_the_middle_and_heals_when_it_is_freed
 
     node.exec("rm", "/data/filler")
     process = cluster.start()
-    until(lambda: kilobytes(node, PARTIAL) > 500)
+    until(lambda: kilobytes(node, PARTIAL) > 500, process)
     node.exec("sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k; true")
     found = result(ended(process, 4), "checkpoint")
     assert found["reason"]["id"] in ("disk-full", "image-disk-full")
@@ -450,13 +458,13 @@ def test_an_engine_that_does_not_come_up_is_told_with_its_words_and_the_next_app
     cluster: Cluster, node: Node, model: Path
 ) -> None:
     cluster.roles = ("image", "checkpoint", "service", "health")
-    short = {"restart_seconds": 1, "stop_seconds": 5, "probe_seconds": 5}
+    short = {"restart_seconds": 1, "stop_seconds": 20, "probe_seconds": 20}
 
     def engine(mode: str, seconds: int) -> None:
         limits = {"first_boot_seconds": seconds, "cold_start_seconds": seconds, **short}
         cluster.declare(node, environment={"LAB_ENGINE": mode}, timeouts=limits)
 
-    engine("crash", 60)
+    engine("crash", 120)
     said = cluster.said("apply", 4)
     assert "block_size (4176)" in said
     assert "set serve: {max-num-batched-tokens: 4176} or more" in said
@@ -468,7 +476,7 @@ def test_an_engine_that_does_not_come_up_is_told_with_its_words_and_the_next_app
     assert "first_boot_seconds" in found["reason"]["fix"], found
     assert "block_size" not in found["detail"], "the crash was another run's"
 
-    engine("", 60)
+    engine("", 120)
     cluster.healed()
     assert complete(node, 8000)["choices"]
 
@@ -478,13 +486,10 @@ def test_the_first_interrupt_leaves_what_only_waits(cluster: Cluster, node: Node
     timeouts = {"first_boot_seconds": 600, "cold_start_seconds": 600}
     cluster.declare(node, environment={"LAB_ENGINE": "never-ready"}, timeouts=timeouts)
     running = cluster.start()
-    deadline = time.monotonic() + 90
-    while "sparkops-tiny" not in node.text("docker", "ps", "--format", "{{.Names}}"):
-        assert time.monotonic() < deadline, "the engine was not started"
-        time.sleep(0.2)
-    until(lambda: json.loads(node.read(CLAIMS)).get("unit tiny.service", {}).get("phase") == "ours")
+    until(lambda: "sparkops-tiny" in node.text("docker", "ps", "--format", "{{.Names}}"), running, 240)
+    until(lambda: json.loads(node.read(CLAIMS)).get("unit tiny.service", {}).get("phase") == "ours", running)
     running.send_signal(signal.SIGINT)
-    out, _ = running.communicate(timeout=30)
+    out, _ = running.communicate(timeout=120)
     report = json.loads(out)
     assert running.returncode == report["exit_status"] == 130
     assert {result["outcome"] for result in report["results"]} == {"done", "interrupted"}

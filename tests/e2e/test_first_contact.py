@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -56,6 +56,7 @@ def test_what_serves_already_is_seen_and_leads_to_adopt(lab: Lab, stranger: Shel
     node.write(f"{SERVED}/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
     given = ["-p", "8123:8000", "-v", f"{SERVED}:{SERVED}", image, "serve", SERVED, "--port", "8000"]
     node.exec("docker", "run", "-d", "--name", "mine", *given)
+    until(lambda: node.exec("curl", "-sS", "http://127.0.0.1:8123/health", check=False).returncode == 0)
     said = introduced(stranger, node)
     name = node.text("hostname")
     assert f"`sparkops adopt {name} qwen`: mine serves there already" in said

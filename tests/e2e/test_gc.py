@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.e2e.test_orphans import claims, role
 from tests.lab import model
 from tests.lab.hub import Hub
@@ -89,10 +89,11 @@ def test_what_nothing_needs_goes_and_what_is_used_stays(
 
     assert set(declared.gc("--images", status=2)) == {f"image {declared.image}", f"image {nameless}"}
     node.exec("sh", "-c", "flock /var/lib/sparkops/lock sleep 600 >/dev/null 2>&1 & echo $! >/run/holder")
+    until(node.locked)
     assert "locked by" in shell.run("gc", "inventory.yml", "--yes", status=75).stderr
     assert node.exists(gone)
-    ended = "p=$(cat /run/holder); kill $(pgrep -P $p); while kill -0 $p 2>/dev/null; do sleep 0.05; done"
-    node.exec("sh", "-c", ended)
+    node.exec("sh", "-c", "kill $(pgrep -P $(cat /run/holder))")
+    until(lambda: not node.locked())
     found = declared.gc("--yes", "-m", "full", status=0)
     assert found[f"image {nameless}"]["outcome"] == "done"
     assert found[f"checkpoint {gone}"]["outcome"] == "done"

@@ -14,8 +14,9 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ ROLE = ("--role", "long")
 FOLDER = "/data/model"
 PARTIAL = "/data/.model.sparkops-partial"
 SHARD = 1_500_000
+LAST = 9_000_000
+GOT = 300_000
+"""Bytes of the last shard that have come when the fault does."""
 JOBS = "/run/sparkops/jobs"
 
 
@@ -40,7 +44,7 @@ def declare(shell: Shell, node: Node, **resource: Any) -> None:
     shell.write("roles/long/role.yml", json.dumps(role))
     shell.write(
         "inventory.yml",
-        f"version: 1\ncluster: killed\nconnection: {{user: spark, become: true, connect_timeout: 2, keepalive: 1}}\n"
+        f"version: 1\ncluster: killed\nconnection: {{user: spark, become: true, connect_timeout: 6, keepalive: 2}}\n"
         f"roles: [long]\nnodes: {{{node.name}: {{}}}}\n",
     )
 
@@ -56,33 +60,43 @@ def job(node: Node) -> dict[str, Any]:
     return json.loads(said) if said else {}
 
 
-def progress(shell: Shell, process: subprocess.Popen[str]) -> list[str]:
-    """What the run of this process has told of its long step so far."""
-    told = shell.json("history", "--runs")["runs"]
-    names = [each["run"] for each in told if each["run"].endswith(f"-apply-{process.pid}")]
-    events = [json.loads(line) for name in names for line in shell.run("report", name, "--events").stdout.splitlines()]
-    return [event["text"] for event in events if event["event"] == "StepProgress"]
+@dataclass(frozen=True)
+class Work:
+    """A command in the middle of a long step, which is not done before `let_go` or within a minute and a half."""
+
+    process: subprocess.Popen[str]
+    let_go: Callable[[], object]
+
+    def ends(self, again: subprocess.Popen[str]) -> None:
+        """The step goes on, also what of it begins only now, and the command that follows it ends well."""
+
+        def over() -> bool:
+            self.let_go()
+            return again.poll() is not None
+
+        until(over, seconds=180)
+        out, err = again.communicate()
+        assert again.returncode == 0, out + err
 
 
-def attached(shell: Shell, node: Node, pid: int) -> None:
+def attached(shell: Shell, node: Node, pid: int, work: Work) -> None:
     """A new apply follows the job of that process, shows how far it is, and ends well; nothing is left to do."""
     until(lambda: not node.locked())
     assert job(node)["pid"] == pid, "the job went on"
     again = start(shell)
-    out, err = again.communicate(timeout=90)
-    assert again.returncode == 0, out + err
-    assert progress(shell, again), "the running job's progress was shown"
+    until(lambda: shell.told(again), again)  # the running job's progress
+    work.ends(again)
     shell.run("drift", "inventory.yml", *ROLE)
     assert job(node) == {}
 
 
-def resumed(shell: Shell, node: Node, process: subprocess.Popen[str]) -> None:
+def resumed(shell: Shell, work: Work) -> None:
     """The apply tells that its job was killed, and the next one brings it there."""
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 4, out + err
+    out, err = work.process.communicate(timeout=120)
+    assert work.process.returncode == 4, out + err
     (found,) = json.loads(out)["results"]
     assert found["reason"]["id"] in ("job-killed", "program-ended")
-    shell.run("apply", "inventory.yml", *ROLE)
+    work.ends(start(shell))
     shell.run("drift", "inventory.yml", *ROLE)
 
 
@@ -97,7 +111,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 class Relay(socketserver.BaseRequestHandler):
-    """One connection to the lab's registry, whose answers come at a megabyte a second."""
+    """One connection to the lab's registry, whose answers come at 64 kB a second until the server lets them go."""
 
     def handle(self) -> None:
         with socket.create_connection(self.server.behind) as far:  # type: ignore[attr-defined]
@@ -107,7 +121,7 @@ class Relay(socketserver.BaseRequestHandler):
                     self.request.sendall(data)
                 except OSError:
                     return
-                time.sleep(len(data) / 1e6)
+                self.server.free.wait(len(data) / 64e3)  # type: ignore[attr-defined]
 
     def _ask(self, far: socket.socket) -> None:
         try:
@@ -119,15 +133,15 @@ class Relay(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def slow_registry(lab: Lab) -> Iterator[str]:
-    """A slow way to the lab's registry: its address."""
+def slow_registry(lab: Lab) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A slow way to the lab's registry: its address, and what ends the slowness."""
     with socketserver.ThreadingTCPServer((lab.address, 0), Relay) as server:
         server.daemon_threads = True
         server.block_on_close = False
         host, _, port = lab.registry.host.partition(":")
-        server.behind = (host, int(port))  # type: ignore[attr-defined]
+        server.behind, server.free = (host, int(port)), threading.Event()  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"{lab.address}:{server.server_address[1]}"
+        yield f"{lab.address}:{server.server_address[1]}", server.free.set  # type: ignore[attr-defined]
         server.shutdown()
 
 
@@ -144,8 +158,8 @@ def machine(lab: Lab) -> Iterator[Node]:
 
 
 @pytest.fixture
-def pulling(lab: Lab, shell: Shell, machine: Node, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """An apply in the middle of pulling 6 MB over a link of 1 MB/s."""
+def pulling(lab: Lab, shell: Shell, machine: Node, tmp_path: Path) -> Iterator[Work]:
+    """An apply in the middle of pulling 6 MB over a slow link."""
     name = f"tests/{secrets.token_hex(4)}"
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -153,22 +167,22 @@ def pulling(lab: Lab, shell: Shell, machine: Node, tmp_path: Path) -> Iterator[s
         entry.size = 6_000_000
         tar.addfile(entry, io.BytesIO(random.Random(name).randbytes(entry.size)))
     lab.registry.push(name, "1", [Layer.written(tmp_path / "layer.tar.gz", out.getvalue())], command=["/content"])
-    with slow_registry(lab) as host:
+    with slow_registry(lab) as (host, let_go):
         declare(shell, machine, image=f"{host}/{name}:1")
         process = start(shell)
-        until(lambda: any("pulling" in text for text in progress(shell, process)), process)
-        yield process
+        until(lambda: "pulling" in str(shell.told(process)), process)
+        yield Work(process, let_go)
         end(process)
 
 
 @pytest.fixture
-def building(lab: Lab, shell: Shell, machine: Node) -> Iterator[subprocess.Popen[str]]:
-    """An apply in the middle of a build whose second step takes four seconds."""
-    content = f"FROM {lab.engine_image.pinned}\nRUN sleep 4; echo {secrets.token_hex(4)} > /built\n"
+def building(lab: Lab, shell: Shell, machine: Node) -> Iterator[Work]:
+    """An apply in the middle of a build's second step."""
+    content = f"FROM {lab.engine_image.pinned}\nRUN sleep 90; echo {secrets.token_hex(4)} > /built\n"
     declare(shell, machine, image=f"local/{secrets.token_hex(4)}:1", content=content)
     process = start(shell)
-    until(lambda: any("step 2" in text for text in progress(shell, process)), process, 90)
-    yield process
+    until(lambda: "step 2" in str(shell.told(process)), process)
+    yield Work(process, lambda: machine.exec("pkill", "-x", "sleep", check=False))
     end(process)
 
 
@@ -176,41 +190,41 @@ def building(lab: Lab, shell: Shell, machine: Node) -> Iterator[subprocess.Popen
 def test_the_next_apply_follows_the_image_of_a_killed_controller(
     shell: Shell, machine: Node, work: str, request: pytest.FixtureRequest
 ) -> None:
-    process = request.getfixturevalue(work)
+    found: Work = request.getfixturevalue(work)
     pid = job(machine)["pid"]
-    process.kill()
-    process.communicate()
-    attached(shell, machine, pid)
+    found.process.kill()
+    found.process.communicate()
+    attached(shell, machine, pid, found)
 
 
 @pytest.mark.parametrize("work", ["pulling", "building"])
 def test_an_image_whose_job_is_killed_is_brought_by_the_next_apply(
     shell: Shell, machine: Node, work: str, request: pytest.FixtureRequest
 ) -> None:
-    process = request.getfixturevalue(work)
+    found: Work = request.getfixturevalue(work)
     machine.exec("kill", "-9", str(job(machine)["pid"]))
-    resumed(shell, machine, process)
+    resumed(shell, found)
 
 
 # Checkpoints and whole nodes
 
 
 @pytest.fixture
-def fetching(shell: Shell, node: Node, hub: Hub, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def fetching(shell: Shell, node: Node, hub: Hub, tmp_path: Path) -> Iterator[Work]:
     """An apply in the middle of fetching three shards, the last of which is slow; the others are verified."""
     model = tmp_path / "model"
     model.mkdir()
-    for number in (1, 2, 3):
-        (model / f"model-{number}.safetensors").write_bytes(random.Random(number).randbytes(SHARD))
+    for number, size in {1: SHARD, 2: SHARD, 3: LAST}.items():
+        (model / f"model-{number}.safetensors").write_bytes(random.Random(number).randbytes(size))
     hub.add_repo("org/long", model)
-    hub.fail("model-3*", Fault(rate=250_000))
+    hub.fail("model-3*", Fault(rate=1e5))
     manner = {"adopt": [], "segment": 200_000, "connections": 1}
     declare(shell, node, checkpoint=FOLDER, repository="org/long", endpoint=hub.endpoint, **manner)
     process = start(shell)
     proven = f"grep -l proven {PARTIAL}/.sparkops/content/*.json 2>/dev/null | wc -l"
     until(lambda: node.text("sh", "-c", proven) == "2", process)
-    until(lambda: hub.bytes_sent("model-3*") > 300_000, process)
-    yield process
+    until(lambda: hub.bytes_sent("model-3*") > GOT, process)
+    yield Work(process, hub.heal)
     end(process)
 
 
@@ -220,41 +234,41 @@ def fetched_once(hub: Hub) -> None:
 
 
 def test_a_node_that_is_rebooted_in_the_middle_of_a_job_goes_on_from_what_it_has(
-    shell: Shell, node: Node, hub: Hub, fetching: subprocess.Popen[str]
+    shell: Shell, node: Node, hub: Hub, fetching: Work
 ) -> None:
     node.kill()
-    out, err = fetching.communicate(timeout=150)
-    assert fetching.returncode == 4, out + err
+    out, err = fetching.process.communicate(timeout=240)
+    assert fetching.process.returncode == 4, out + err
     node.start()
     assert not node.exists(JOBS), "/run is lost with the node"
     assert not node.exists(FOLDER)
     hub.heal()
     shell.run("apply", "inventory.yml", *ROLE)
     fetched_once(hub)
-    assert hub.bytes_sent("model-3*") < 2 * SHARD, "it went on in the middle of the third"
+    assert hub.bytes_sent("model-3*") < LAST + GOT, "it went on in the middle of the third"
     shell.run("drift", "inventory.yml", *ROLE)
     assert not node.exists(PARTIAL)
 
 
 @pytest.mark.parametrize("who", ["controller", "job"])
 def test_a_fetch_outlives_its_controller_and_is_resumed_without_its_job(
-    shell: Shell, node: Node, hub: Hub, fetching: subprocess.Popen[str], who: str
+    shell: Shell, node: Node, hub: Hub, fetching: Work, who: str
 ) -> None:
     pid = job(node)["pid"]
     if who == "controller":
-        fetching.kill()
-        fetching.communicate()
-        attached(shell, node, pid)
+        fetching.process.kill()
+        fetching.process.communicate()
+        attached(shell, node, pid, fetching)
     else:
         node.exec("kill", "-9", str(pid))
-        resumed(shell, node, fetching)
+        resumed(shell, fetching)
     fetched_once(hub)
 
 
 def test_a_second_interrupt_leaves_at_once_and_the_same_command_resumes(shell: Shell, machine: Node) -> None:
     """A file whose validation takes long is no step that the first interrupt leaves."""
     machine.write("/srv/slow.conf", b"old")
-    check = ["/bin/sh", "-c", "test -e /run/quick || sleep 20"]
+    check = ["/bin/sh", "-c", "test -e /run/quick || sleep 50"]
     declare(shell, machine, file="/srv/slow.conf", content="new", validate=check)
     process = start(shell)
     until(lambda: machine.exec("sh", "-c", "ls -A /srv | grep -q '^.sparkops-'", check=False).returncode == 0, process)
@@ -262,7 +276,7 @@ def test_a_second_interrupt_leaves_at_once_and_the_same_command_resumes(shell: S
     time.sleep(1)
     assert process.poll() is None, "the first one lets the step finish"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=3)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "the same command resumes" in err
     until(lambda: not machine.locked())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from sparkops.core.secrets import Secret
 from sparkops.resources import kind
 from sparkops.resources.resource import Resource
 from tests.e2e.applying import Applying, applying
+from tests.e2e.conftest import until
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -256,8 +256,8 @@ def repository(node: Node, tmp_path: Path) -> None:
     for name, version, more in things:
         text = CONTROL.format(name=name, version=version) + (f"Depends: {more}\n" if more else "")
         node.write("/tmp/deb/DEBIAN/control", text.encode())
-        pause = "8" if name == "slow-thing" else "0"
-        node.write("/tmp/deb/DEBIAN/postinst", f"#!/bin/sh\nsleep {pause}\n".encode(), mode=0o755)
+        wait = "until [ -e /run/lab-go ]; do sleep 0.2; done" if name == "slow-thing" else ""
+        node.write("/tmp/deb/DEBIAN/postinst", f"#!/bin/sh\n{wait}\n".encode(), mode=0o755)
         deb = f"{name}_{version}_all.deb"
         node.exec("dpkg-deb", "--build", "--root-owner-group", "/tmp/deb", f"/srv/apt/{deb}")
         data = node.read(f"/srv/apt/{deb}")
@@ -314,13 +314,12 @@ def test_an_installation_outlives_its_session_and_the_next_run_goes_on(lab: Lab,
     declared = one("package", "slow-thing")
     with applying(lab, [node.name], *KINDS) as lost, ThreadPoolExecutor(1) as pool:
         running = pool.submit(lost.apply, declared)
-        deadline = time.monotonic() + 60
-        while b"postinst" not in node.exec("ps", "axww").stdout and time.monotonic() < deadline:
-            time.sleep(0.2)
+        until(lambda: b"slow-thing.postinst" in node.exec("ps", "axww").stdout)
         lost.fleet.close()
         (result,) = running.result()
         assert result.outcome == "unknown", "nobody here knows how it ends"
     assert b"slow-thing.postinst" in node.exec("ps", "axww").stdout
+    node.write("/run/lab-go", b"")
     with applying(lab, [node.name], *KINDS) as again:
         again.settle(declared)
     assert version(node, "slow-thing") == "install 1"

@@ -84,7 +84,7 @@ def test_a_reboot_brings_back_units_containers_address_and_key(lab: Lab, node: N
     node.restart()
     assert node.boot_time != before
     assert node.ssh("systemctl is-system-running").stdout.strip() == b"running"
-    assert wait_until(lambda: status(node, "http://127.0.0.1:8000/health") == 200, 20)
+    assert wait_until(lambda: status(node, "http://127.0.0.1:8000/health") == 200, 90)
 
 
 def test_a_power_loss_ends_everything_at_once_and_the_disk_stays(node: Node) -> None:
@@ -149,7 +149,7 @@ def test_the_private_registry_wants_its_password(lab: Lab, node: Node) -> None:
 def test_the_small_engine_answers_in_a_nested_container(lab: Lab, node: Node, tmp_path: Path) -> None:
     give_model(node, tmp_path)
     url = run_engine(node, lab.engine_image)
-    assert wait_until(lambda: status(node, f"{url}/health") == 200, 20)
+    assert wait_until(lambda: status(node, f"{url}/health") == 200, 90)
     answer = post(node, f"{url}/v1/completions", {"model": "tiny", "prompt": "one two", "max_tokens": 4})
     assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     assert 'vllm:generation_tokens_total{engine="0",model_name="tiny"} 4.0' in node.text("curl", "-s", f"{url}/metrics")
@@ -158,7 +158,7 @@ def test_the_small_engine_answers_in_a_nested_container(lab: Lab, node: Node, tm
 def test_a_hung_engine_is_healthy_and_generates_nothing(lab: Lab, node: Node, tmp_path: Path) -> None:
     give_model(node, tmp_path)
     url = run_engine(node, lab.engine_image, mode="hang")
-    assert wait_until(lambda: status(node, f"{url}/health") == 200, 20)
+    assert wait_until(lambda: status(node, f"{url}/health") == 200, 90)
     with pytest.raises(LabError, match="timed out"):
         post(node, f"{url}/v1/completions", {"model": "tiny", "prompt": "x"}, patience=2)
     assert status(node, f"{url}/health") == 200
@@ -169,7 +169,7 @@ def test_a_hung_engine_is_healthy_and_generates_nothing(lab: Lab, node: Node, tm
 def test_the_small_engine_refuses_a_shard_cut_short_and_stops_on_term(lab: Lab, node: Node, tmp_path: Path) -> None:
     give_model(node, tmp_path)
     url = run_engine(node, lab.engine_image)
-    assert wait_until(lambda: status(node, f"{url}/health") == 200, 20)
+    assert wait_until(lambda: status(node, f"{url}/health") == 200, 90)
     node.exec("docker", "stop", "-t", "10", "engine")
     assert node.text("docker", "inspect", "-f", "{{.State.ExitCode}}", "engine") == "0"
     node.exec("truncate", "-s", "1000000", "/srv/model/model-00002-of-00004.safetensors")

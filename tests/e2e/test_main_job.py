@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -39,6 +39,14 @@ def complete(node: Node, port: int, timeout: float = 60) -> dict[str, Any]:
     return found
 
 
+def serves(node: Node, port: int) -> bool:
+    """Whether a completion comes."""
+    try:
+        return bool(complete(node, port, 5)["choices"])
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def test_three_bare_nodes_serve_and_one_comes_back_after_a_restart(
     lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:
@@ -56,11 +64,5 @@ def test_three_bare_nodes_serve_and_one_comes_back_after_a_restart(
     assert again["steps"] == [], "a second apply changes nothing"
 
     three[1].restart()
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            assert complete(three[1], 8000, 5)["choices"]
-            break
-        except OSError:
-            time.sleep(2)
+    until(lambda: serves(three[1], 8000), seconds=240)
     shell.run("drift", "lab.yml")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -137,12 +136,9 @@ def test_a_wait_for_the_other_ends_addresses_ends_with_the_run(shell: Shell, end
     shell.write("inventory.yml", json.dumps(declared))
 
     process = shell.start("apply", "inventory.yml", *FABRIC, "--yes", "--format", "json")
-    until(lambda: ends[1].locked(), process)
-    time.sleep(2)
+    until(lambda: "waiting for the links" in str(shell.told(process)), process)
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     said = process.communicate(timeout=60)[0]
 
-    assert time.monotonic() - began < 15
     assert process.returncode == 130
     assert [each["outcome"] for each in json.loads(said)["results"]] == ["interrupted"]

@@ -138,12 +138,12 @@ def test_a_container_outlives_its_job_and_is_followed_again(declared: Declared) 
     until(declared.running, process)
     first = declared.running()
     declared.node.exec("pkill", "-9", "-f", "sparkops-job")
-    assert process.wait(60) == 4
+    assert process.wait(180) == 4
     assert declared.running() == first
     again = declared.start()
     until(lambda: declared.node.exec("pgrep", "-f", "sparkops-job", check=False).returncode == 0, again)
     declared.node.exec("touch", f"{WORK}/home/go")
-    out, err = again.communicate(timeout=60)
+    out, err = again.communicate(timeout=180)
     assert again.returncode == 0, out + err
     assert declared.container() == ""
     assert declared.node.text("stat", "-c", "%U", "/data/tiny/config.json") == "spark"
@@ -156,12 +156,12 @@ def test_other_options_remove_the_container_of_the_old_ones(declared: Declared) 
     until(declared.running, process)
     first = declared.running()
     declared.node.exec("pkill", "-9", "-f", "sparkops-job")
-    assert process.wait(60) == 4
+    assert process.wait(180) == 4
     declared.write(image=STAND_IN, iters=50)
     process = declared.start()
     until(lambda: declared.running() not in ("", first), process)
     declared.node.exec("docker", "kill", declared.running())
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 4 and "by a person or for lack of memory" in " ".join((out + err).split())
     declared.mode("well")
     assert declared.settled()["quantization_config"]["bits"] == 4
@@ -173,7 +173,7 @@ def test_a_cancelled_apply_takes_its_container_away(declared: Declared) -> None:
     process = declared.start()
     until(declared.running, process)
     declared.shell.run("cancel", "--yes")
-    assert process.wait(60) != 0
+    assert process.wait(180) != 0
     assert declared.container() == ""
     assert declared.node.exists(f"{WORK}/resume"), "finished layers are kept"
 
@@ -194,7 +194,7 @@ def test_auto_round_quantises_the_tiny_model_killed_in_the_middle_and_resumed(
     layers = f"cat {WORK}/resume/*/resume_manifest.json 2>/dev/null | grep -q layers.0"
     until(lambda: declared.node.exec("sh", "-c", layers, check=False).returncode == 0, process, 300)
     declared.node.exec("docker", "kill", declared.running())
-    assert process.wait(60) == 4
+    assert process.wait(180) == 4
     process = declared.start()
     until(declared.running, process)
     log = ""

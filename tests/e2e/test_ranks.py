@@ -20,11 +20,13 @@ from tests.lab.node import Node
 
 UNIT = "qwen.service"
 LAUNCHER = "/usr/local/lib/sparkops/launcher.py"
-HEARTBEAT = 6.0
+HEARTBEAT = 12.0
 """Seconds of silence after which a rank of these tests is lost."""
-START = 15.0
-"""Seconds within which all ranks run again after that."""
-COOLDOWN = 45
+START = 90.0
+"""Seconds within which all ranks run again after that: 5 of a machine that does nothing else."""
+WATCHDOG = 12.0
+"""Seconds without a sign of life after which the engine is ended, where it is to hang or a machine to stand still."""
+COOLDOWN = 80
 """Seconds between two restarts after hangs."""
 
 
@@ -33,12 +35,19 @@ def fabric_address(node: Node) -> str:
 
 
 def inventory(
-    image: str, nodes: Sequence[Node], mode: str = "ranks", *, watchdog: float = 12, per_node: Any = None, **group: Any
+    image: str,
+    nodes: Sequence[Node],
+    mode: str = "ranks",
+    *,
+    start: float = 180,
+    watchdog: float = 60,
+    per_node: Any = None,
+    **group: Any,
 ) -> dict[str, Any]:
-    """The service `qwen`, one engine over all nodes."""
+    """The service `qwen`, one engine over all nodes. `start` and `watchdog` are limits in seconds."""
     timeouts = {
-        "first_boot_seconds": 60,
-        "cold_start_seconds": 60,
+        "first_boot_seconds": start,
+        "cold_start_seconds": start,
         "memory_seconds": 5,
         "stop_seconds": 5,
         "probe_seconds": 4,
@@ -49,7 +58,7 @@ def inventory(
         "nodes": [node.name for node in nodes],
         "per_node": per_node or {},
         "image": {"pull": image},
-        "health": {"limit_seconds": 3},
+        "health": {"limit_seconds": 15},
         "model": "/srv/tiny",
         "command": ["serve"],
         "serve": {"tensor-parallel-size": len(nodes)},
@@ -246,7 +255,7 @@ def test_a_rank_that_somebody_stopped_is_waited_for_and_costs_nothing(cluster: C
         until(lambda: cluster.containers() == ["", "", ""])
         waits = f"rank 1 ({second.name}) has left: it was asked to stop"
         until(lambda: waits in cluster.shown("StatusText")[2])
-        assert cluster.shown("ActiveState") == ["reloading", "inactive", "reloading"]
+        until(lambda: cluster.shown("ActiveState") == ["reloading", "inactive", "reloading"])
         assert "it was asked to stop" in last_end(cluster, head) and "asked to stop" in last_end(cluster, third)
         second.exec("systemctl", "start", "--no-block", UNIT)
     assert cluster.group(head)["restarts"] == []
@@ -265,7 +274,7 @@ def test_a_fabric_that_is_cut_is_told_and_heals(cluster: Cluster) -> None:
         assert time.monotonic() - began < HEARTBEAT + START
         assert f"the fabric to rank 1 ({second.name}) is cut" in last_end(cluster, head)
         until(lambda: "not over fabric" in cluster.shown("StatusText")[0])
-        assert set(cluster.shown("ActiveState")) == {"reloading"}, "none says that it serves"
+        until(lambda: {*cluster.shown("ActiveState")} == {"reloading"})  # none says that it serves
         assert "not over fabric" in cluster.phases()[0]
         report = cluster.shell.json("drift", "inventory.yml", status=None)
         notices = [each["message"] for each in report["notices"] if each["id"] == "group-not-running"]
@@ -293,10 +302,10 @@ def test_a_rank_that_stands_still_for_a_minute_ends_nothing(cluster: Cluster) ->
 
 def test_a_rank_that_stands_still_for_good_is_a_hang_with_stacks_of_all_ranks(cluster: Cluster) -> None:
     head, second, third = cluster.nodes
-    cluster.declare(hang_cooldown_seconds=COOLDOWN, restarts_per_boot=2)
+    cluster.declare(start=60, watchdog=WATCHDOG, hang_cooldown_seconds=COOLDOWN, restarts_per_boot=2)
     cluster.apply()
     until(cluster.serves)
-    with cluster.starts_again("a hang", within=90):
+    with cluster.starts_again("a hang", within=60 + START):
         cluster.stand_still(second)
     end = last_end(cluster, head)
     assert "questions without an answer" in end
@@ -308,10 +317,10 @@ def test_a_rank_that_stands_still_for_good_is_a_hang_with_stacks_of_all_ranks(cl
         assert end.removeprefix("sparkops: group: ending: ") in kept, "for one reason"
         assert "waits in" in kept and "hread 0x" in kept and "Loading weights took" in kept, kept
 
-    with cluster.starts_again("a second hang", within=90 + COOLDOWN):
+    with cluster.starts_again("a second hang", within=60 + START + COOLDOWN):
         cluster.stand_still(third)
-        until(lambda: f"it hung again within {COOLDOWN} s" in cluster.shown("StatusText")[0], seconds=90)
-        assert cluster.containers() == ["", "", ""]
+        until(lambda: f"it hung again within {COOLDOWN} s" in cluster.shown("StatusText")[0], seconds=60 + START)
+        until(lambda: cluster.containers() == ["", "", ""])
     assert time.monotonic() - first > COOLDOWN
 
     third.exec("docker", "kill", cluster.containers()[2])
@@ -334,7 +343,7 @@ def test_ranks_survive_boots_of_one_node_of_the_head_and_of_all(cluster: Cluster
         "the head rebooted": cluster.nodes[:1],
         "all nodes rebooted": cluster.nodes,
     }.items():
-        with cluster.starts_again(what, within=60, since="up"):
+        with cluster.starts_again(what, within=2 * START, since="up"):
             together = [threading.Thread(target=node.restart) for node in rebooted]
             for each in together:
                 each.start()
@@ -347,17 +356,17 @@ def test_machines_that_stood_still_longer_than_the_watchdog_serve_again(cluster:
     """systemd ends a launcher for it (or not: its word may come first), which goes then, in place of one engine after
     the other."""
     head, second, _ = cluster.nodes
-    cluster.declare(restarts_per_boot=3)
+    cluster.declare(watchdog=WATCHDOG, restarts_per_boot=3)
     cluster.apply()
     until(cluster.serves)
     for number, node in enumerate((head, second), 1):
-        with cluster.starts_again(f"{node.name} stood still", within=60, since="moving"), node.paused():
-            time.sleep(20)
+        with cluster.starts_again(f"{node.name} stood still", within=2 * START, since="moving"), node.paused():
+            time.sleep(WATCHDOG + 8)
         assert len(cluster.group(head)["restarts"]) <= number
     restarts = [int(each) for each in cluster.shown("NRestarts")]
     assert max(restarts) <= 1 and restarts[2] == 0
 
-    with cluster.starts_again("a launcher that systemd's watchdog ended", within=60):
+    with cluster.starts_again("a launcher that systemd's watchdog ended", within=2 * START):
         second.exec("systemctl", "kill", "--kill-whom=main", "-s", "ABRT", UNIT)
     assert "the machine, or this launcher, stood still" in cluster.journal(second)
     assert int(cluster.shown("NRestarts")[1]) == restarts[1] + 1

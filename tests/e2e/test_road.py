@@ -117,7 +117,7 @@ def test_a_paused_node_is_told_in_time_and_holds_no_other(shell: Shell, nodes: C
     alive, hung = nodes(2)
     declare(shell, alive, hung)
     with hung.paused():
-        report = shell.json("apply", "inventory.yml", *ONLY, status=None, timeout=60)
+        report = shell.json("apply", "inventory.yml", *ONLY, status=None, timeout=120)
     assert report["exit_status"] == 3
     assert set(report["unreachable"]) == {hung.name}
     assert alive.exists("/etc/greeting")

@@ -55,9 +55,9 @@ def order(report: dict[str, Any], *ids: str) -> None:
 def test_a_restart_waits_for_requests_and_goes_engine_by_engine_through_the_gate(cluster: Cluster) -> None:
     first, second = cluster.nodes
     before = cluster.shown("ExecMainPID")
-    cluster.declare(OLD, drain_seconds=8)
-    for node, mode in ((first, "token-time=0.1"), (second, "token-time=1")):
-        asking(node, mode)
+    cluster.declare(OLD, drain_seconds=12)
+    asking(first, "token-time=0.1")
+    asking(second, "token-time=1", tokens=1000)
     report = cluster.shell.json("restart", "qwen")
     assert states(report) == ["done", "done"]
     order(report, f"drain qwen @{first.name}", f"gate qwen @{first.name}", f"drain qwen @{second.name}")

@@ -6,12 +6,11 @@ import base64
 import hashlib
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, until
 from tests.lab.node import Node
 
 ROLE = """\
@@ -82,12 +81,7 @@ def refused(shell: Shell, *more: str, status: int = 4) -> str:
 def wait_for(node: Node, path: str, process: subprocess.Popen[str]) -> None:
     """Until a file's successor is being written beside it, so that its step is under way."""
     script = f"test -n \"$(find $(dirname {path}) -name '.*sparkops*')\""
-    for _ in range(300):
-        if node.exec("sh", "-c", script, check=False).returncode == 0:
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    raise AssertionError("the step never began")
+    until(lambda: node.exec("sh", "-c", script, check=False).returncode == 0, process)
 
 
 def test_a_plan_is_printed_kept_and_carried_out_without_a_question(shell: Shell, node: Node) -> None:
@@ -173,12 +167,12 @@ def test_a_plan_that_is_none_or_of_elsewhere_is_wrong_input(shell: Shell, node: 
 def test_a_change_between_the_last_look_and_the_act_is_refused(shell: Shell, node: Node) -> None:
     declare(shell, node)
     shell.run("apply", "inventory.yml", *ONLY)
-    declare(shell, node, row="{text: bye, seconds: 6}")
+    declare(shell, node, row="{text: bye, seconds: 10}")
     plan(shell)
     running = shell.start("apply", "inventory.yml", "--plan", "plan.json", "--format", "json")
     wait_for(node, "/srv/first", running)
     node.write("/srv/second", b"meanwhile by hand")
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=120)
     assert running.returncode == 4, err
     results = {result["id"].split()[1]: result for result in json.loads(out)["results"]}
     assert results["/srv/first"]["outcome"] == "done"

@@ -146,7 +146,7 @@ class Vault:
             "gpus": None,
             "limits": {"shm_size_gib": None, "ulimits": {"memlock": None, "stack": None, "nofile": None}},
             "timeouts": {"stop_seconds": 2, "restart_seconds": 1},
-            "health": {"limit_seconds": 5},
+            "health": {"limit_seconds": 15},
         }
         self.shell.write(
             "inventory.yml",
@@ -408,7 +408,7 @@ def typed(shell: Shell, answer: str, *arguments: str) -> tuple[int, str]:
     if pid == 0:
         os.chdir(shell.folder)
         os.execve(words[0], words, {**os.environ, **shell.environment, "TERM": "dumb"})
-    shown, deadline, answered = "", time.monotonic() + 120, False
+    shown, deadline, answered = "", time.monotonic() + 300, False
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
             continue

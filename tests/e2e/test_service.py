@@ -16,7 +16,7 @@ from tests.lab.node import Node
 UNIT = "qwen.service"
 PORT = 8000
 WATCHDOG = 6
-"""Seconds without a sign of life after which systemd ends the service."""
+"""Seconds without a sign of life after which systemd ends a service that is to hang; others have a minute."""
 CLEAR = f"""
 systemctl disable --now {UNIT}
 docker rm -f $(docker ps -aq)
@@ -39,11 +39,11 @@ class Service:
     def declare(self, mode: str = "", **more: Any) -> None:
         """Write the inventory; `more` are variables of the role service."""
         timeouts = {
-            "first_boot_seconds": 60,
-            "cold_start_seconds": 60,
-            "probe_seconds": 5,
-            "stop_seconds": 5,
-            "watchdog_seconds": WATCHDOG,
+            "first_boot_seconds": 180,
+            "cold_start_seconds": 180,
+            "probe_seconds": 20,
+            "stop_seconds": 20,
+            "watchdog_seconds": 60,
             "restart_seconds": 1,
             **more.pop("timeouts", {}),
         }
@@ -52,7 +52,7 @@ class Service:
             "nodes": [self.node.name],
             "port": PORT,
             "image": {"pull": self.lab.engine_image.reference},
-            "health": {"limit_seconds": 3, **more.pop("health", {})},
+            "health": {"limit_seconds": 10, **more.pop("health", {})},
             "model": "/srv/tiny",
             "command": ["serve"],
             "gpus": None,
@@ -95,7 +95,7 @@ class Service:
         body = {"model": "/srv/tiny", "prompt": "x", "max_tokens": 1}
         return '"choices"' in self.ask("/v1/completions", json.dumps(body))
 
-    def eventually(self, check: Callable[[], bool], seconds: float = 60) -> None:
+    def eventually(self, check: Callable[[], bool], seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while not check():
             if time.monotonic() > deadline:
@@ -154,11 +154,11 @@ def test_ready_is_said_only_after_a_completion(service: Service) -> None:
     assert service.show("ActiveState") == "activating", "the engine listens, and completes nothing"
     service.ask("/lab/mode", "")
     service.eventually(lambda: service.show("ActiveState") == "active")
-    assert apply.wait(60) == 0
+    assert apply.wait(120) == 0
 
 
 def test_a_hang_is_seen_by_the_watchdog_and_ended(service: Service) -> None:
-    service.declare()
+    service.declare(timeouts={"watchdog_seconds": WATCHDOG})
     service.apply()
     pid = service.show("MainPID")
     began = int(service.show("WatchdogTimestampMonotonic"))
@@ -171,9 +171,6 @@ def test_a_hang_is_seen_by_the_watchdog_and_ended(service: Service) -> None:
         "-c",
         f'curl -s -d \'{{"model":"/srv/tiny","prompt":"x"}}\' 127.0.0.1:{PORT}/v1/completions >/dev/null 2>&1 &',
     )
-    report = service.run("drift", status=2)
-    told = json.dumps(report)  # the watchdog may be quicker than the drift
-    assert "no completion within 3 s, though /health answers 200" in told or "no sign of life" in told
     service.eventually(lambda: service.show("MainPID") not in (pid, "0"))
     service.eventually(service.answers)
     assert "no token moves" in service.node.text("journalctl", "-u", UNIT, "--no-pager", "-o", "cat")
@@ -204,9 +201,12 @@ def test_an_engine_that_never_gets_ready_is_given_up_in_time(service: Service) -
     assert "no completion within 3 s" in result["reason"]["message"] + result["detail"]
 
 
-def test_garbage_is_no_health(service: Service) -> None:
-    service.declare(timeouts={"watchdog_seconds": None})
+def test_what_hangs_or_answers_garbage_is_not_healthy(service: Service) -> None:
+    service.declare(timeouts={"watchdog_seconds": None}, health={"limit_seconds": 3})
     service.apply()
+    service.ask("/lab/mode", "hang")
+    told = json.dumps(service.run("drift", status=2))
+    assert "no completion within 3 s, though /health answers 200" in told
     service.ask("/lab/mode", "garbage")
     assert "what came is no completion" in json.dumps(service.run("drift", status=2))
     service.ask("/lab/mode", "empty")
@@ -214,7 +214,7 @@ def test_garbage_is_no_health(service: Service) -> None:
 
 
 def test_a_stop_is_clean_also_for_an_engine_that_ignores_it(service: Service) -> None:
-    service.declare("deaf")
+    service.declare("deaf", timeouts={"stop_seconds": 5})
     service.apply()
     service.node.exec("systemctl", "stop", UNIT)
     assert service.show("ActiveState") == "inactive"

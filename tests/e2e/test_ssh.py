@@ -17,6 +17,7 @@ from sparkops.nodes.connect import Connections
 from sparkops.nodes.passwords import LoginRefused, Passwords, SudoRefused
 from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Stream
+from tests.e2e.conftest import until
 from tests.errors import fails
 from tests.lab import Lab, Node
 from tests.lab.rootfs import WARDEN_PASSWORD
@@ -79,8 +80,7 @@ def sshd(machine: Node) -> Iterator[Callable[[str], None]]:
 
 def _restart(machine: Node) -> None:
     machine.exec("systemctl", "restart", "ssh")
-    while not machine.greets():
-        time.sleep(0.05)
+    until(machine.greets)
 
 
 # sudo
@@ -121,7 +121,7 @@ def test_a_wrong_password_fails_at_once_by_exactly_one_try(target: Callable[...,
     began = time.monotonic()
     with fails("sudo-password-refused", SudoRefused):
         root_at(target(become_password=WRONG), program=b"secrets\nof\nthe\nprogram\n" * 100)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert failures(machine) - before == 1
 
 
@@ -130,7 +130,7 @@ def test_a_wrong_password_is_tried_by_one_of_twenty_nodes(target: Callable[..., 
     connections = Connections(Passwords(lambda prompt: "not this"))
 
     def visit(number: int) -> str:
-        here = target(name=f"n{number}")
+        here = target(name=f"n{number}", connect_timeout=120)
         try:
             connections.start_worker(connections.connect(here), here, WHO)
         except BecomeFailed as error:
@@ -149,7 +149,7 @@ def test_a_needed_password_that_nobody_gives_is_an_error_at_once(target: Callabl
     with fails("sudo-password-required", boot.PasswordNeeded) as caught:
         root_at(target())
     assert "become_password" in caught.value.hint
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
 
 
 def test_a_person_is_asked_only_where_sudo_asks(target: Callable[..., Target]) -> None:
@@ -238,6 +238,7 @@ def test_a_password_lets_us_in_where_no_key_does(target: Callable[..., Target]) 
 def test_a_wrong_ssh_password_is_tried_once(target: Callable[..., Target], machine: Node) -> None:
     with fails("ssh-password-refused", LoginRefused):
         root_at(target(identity_file="/none", ssh_password=WRONG))
+    machine.exec("journalctl", "--sync")
     said = machine.text("journalctl", "--no-pager", "-q", "-t", "sshd")
     assert said.count("Failed password for warden") == 1
 
@@ -281,15 +282,15 @@ def test_a_node_paused_in_mid_session_is_reported(target: Callable[..., Target],
         with fails("connection-lost", ConnectionFailed) as lost:
             stream.read(10)
         assert isinstance(lost.value, ConnectionFailed) and "no answer" in str(lost.value.args_by_name["error"])
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 30
 
 
 def test_a_cut_cable_and_a_closed_port_are_told_apart(target: Callable[..., Target], machine: Node) -> None:
-    for refuse, id in ((False, "connect-timeout"), (True, "connection-refused")):
+    for refuse, id, seconds in ((False, "connect-timeout", 1), (True, "connection-refused", 30)):
         machine.cut(refuse=refuse)
         try:
             with fails(id, ConnectionFailed):
-                root_at(target("spark", connect_timeout=1))
+                root_at(target("spark", connect_timeout=seconds))
         finally:
             machine.restore(refuse=refuse)
 
@@ -303,7 +304,7 @@ def test_a_cable_cut_in_mid_session_is_reported(target: Callable[..., Target], m
         with fails("connection-lost", ConnectionFailed) as lost:
             stream.read(10)
         assert isinstance(lost.value, ConnectionFailed) and "no answer" in str(lost.value.args_by_name["error"])
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 30
     finally:
         machine.restore()
 
@@ -317,7 +318,7 @@ def test_fifty_names_at_once(target: Callable[..., Target]) -> None:
     connections = Connections(Passwords())
 
     def visit(number: int) -> bytes:
-        here = target("spark", name=f"n{number}", connect_timeout=30)
+        here = target("spark", name=f"n{number}", connect_timeout=120)
         transport = connections.connect(here)
         said = connections.start_worker(transport, here, WHO).read(10)
         transport.close()

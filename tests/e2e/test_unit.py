@@ -9,6 +9,7 @@ import pytest
 
 from sparkops.resources.unit import Unit, inputs_lines
 from tests.e2e.applying import Applying, applying
+from tests.e2e.conftest import until
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -45,6 +46,10 @@ def sleeper(node: Node, inputs: str = "one", comment: str = "", **more: object) 
 
 def pid(node: Node, name: str = "lab-sleeper.service") -> str:
     return node.text("systemctl", "show", "-P", "MainPID", name)
+
+
+def state(node: Node, name: str) -> str:
+    return node.text("systemctl", "show", "-P", "ActiveState", name)
 
 
 def test_a_unit_is_made_kept_reloaded_restarted_and_removed(node: Node, road: Applying) -> None:
@@ -110,6 +115,7 @@ def test_a_unit_without_a_process_tells_its_inputs_too(node: Node, road: Applyin
 def test_a_masked_stopped_or_crashed_unit_is_brought_back(node: Node, road: Applying) -> None:
     road.settle(sleeper(node))
     node.exec("systemctl", "kill", "-s", "KILL", "lab-sleeper.service")
+    until(lambda: state(node, "lab-sleeper.service") == "failed")
     plan = road.plan(sleeper(node))
     assert set(plan.steps[0].changes) == {"running", "failed"}
     road.settle(sleeper(node))
@@ -133,10 +139,7 @@ def test_a_crash_loop_fails_with_the_units_own_words_and_heals(node: Node, road:
 
     bad = looping("/bin/sh -c 'echo no kernel image; exit 3'")
     road.apply(bad)
-    for _ in range(50):
-        if node.text("systemctl", "show", "-P", "ActiveState", "lab-loop.service") == "failed":
-            break
-        node.exec("sleep", "0.1")
+    until(lambda: state(node, "lab-loop.service") == "failed")
     plan = road.plan(bad)
     assert "failed" in plan.steps[0].changes
     why = bad.explain(plan.steps[0].before)

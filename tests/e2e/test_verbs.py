@@ -59,8 +59,9 @@ def test_status_tells_of_a_silent_node_beside_the_others(shell: Shell, nodes: Ca
     plain(shell, alive, hung)
     alive.exec("mkdir", "-p", "/var/lib/sparkops")
     alive.write("/var/lib/sparkops/lock", b'{"who": "ada", "from": "attic", "command": "apply x.yml", "since": 1}')
-    locking = ("systemd-run", "--unit=lab-lock", "flock", "/var/lib/sparkops/lock", "sleep", "60")
+    locking = ("systemd-run", "--unit=lab-lock", "flock", "/var/lib/sparkops/lock", "sleep", "600")
     alive.exec(*locking)
+    until(alive.locked)
     with hung.paused():
         found = shell.json("status", status=3)
     by_name = {node["name"]: node for node in found["nodes"]}
@@ -73,13 +74,14 @@ def test_status_tells_of_a_silent_node_beside_the_others(shell: Shell, nodes: Ca
 def plain(shell: Shell, *nodes: Node) -> None:
     """An inventory of these nodes and nothing more."""
     names = ", ".join(f"{node.name}: {{}}" for node in nodes)
-    way = "connection: {user: spark, become: true, connect_timeout: 4}"
+    way = "connection: {user: spark, become: true, connect_timeout: 10}"
     shell.write("inventory.yml", f"version: 1\ncluster: test\n{way}\nnodes: {{{names}}}\n")
 
 
 def follows(node: Node) -> bool:
-    """Whether a program of ours reads the node's journal."""
-    return "journalctl" in node.text("ps", "-eo", "comm")
+    """Whether a program of ours waits for new entries of the node's journal."""
+    script = "for each in $(pgrep -x journalctl); do ls -l /proc/$each/fd; done | grep -q inotify"
+    return node.exec("sh", "-c", script, check=False).returncode == 0
 
 
 def test_logs_print_and_follow_what_a_service_says(serving: Service, shell: Shell) -> None:
@@ -99,7 +101,7 @@ def test_logs_print_and_follow_what_a_service_says(serving: Service, shell: Shel
         assert abs(entry["time"] - time.time()) < 60
     finally:
         following.send_signal(signal.SIGINT)
-        _, err = following.communicate(timeout=20)
+        _, err = following.communicate(timeout=180)
     assert following.returncode == 130
     assert "Traceback" not in err
     until(lambda: not follows(serving.node))
@@ -125,9 +127,9 @@ def test_a_program_runs_on_nodes_side_by_side_without_a_shell(shell: Shell, node
 
     started = time.monotonic()
     late = shell.run(
-        "exec", one.name, "--timeout", "1", "--format", "json", "--", "sh", "-c", "echo hi; sleep 500", status=4
+        "exec", one.name, "--timeout", "3", "--format", "json", "--", "sh", "-c", "echo hi; sleep 500", status=4
     )
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 100
     answer = json.loads(late.stdout)["nodes"][one.name]
     assert (answer["stdout"], answer["timed_out"], answer["status"]) == ("hi\n", True, None)
     assert "sleep 500" not in one.text("ps", "ax")
@@ -189,7 +191,7 @@ def test_a_service_with_a_silent_node_is_stopped_on_the_others_and_not_started(
     here, silent = nodes(2)
     shell.write(
         "inventory.yml",
-        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true, connect_timeout: 4}}\n"
+        f"version: 1\ncluster: test\nconnection: {{user: spark, become: true, connect_timeout: 10}}\n"
         f"nodes: {{{here.name}: {{}}, {silent.name}: {{}}}}\nservices:\n"
         f"  pair: {{nodes: [{here.name}, {silent.name}], port: 8000, model: m, image: {{pull: none}}}}\n",
     )
@@ -224,10 +226,11 @@ def test_a_start_that_fails_says_why_and_a_held_lock_is_told(serving: Service, s
     assert "config.json" in failed.stdout, "the engine's last words"
     serving.node.exec("mv", "/srv/tiny/gone.json", "/srv/tiny/config.json")
 
-    serving.node.exec("systemd-run", "--unit=lab-lock", "flock", "/var/lib/sparkops/lock", "sleep", "30")
-    serving.eventually(lambda: "sleep 30" in serving.node.text("ps", "ax"))
+    serving.node.exec("systemd-run", "--unit=lab-lock", "flock", "/var/lib/sparkops/lock", "sleep", "600")
+    until(serving.node.locked)
     shell.run("start", "qwen", status=75)
     serving.node.exec("systemctl", "stop", "lab-lock")
+    until(lambda: not serving.node.locked())
     shell.run("start", "qwen")
 
 
@@ -267,9 +270,9 @@ def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(
 ) -> None:
     model = tmp_path / "model"
     tiny.write(model)
-    (model / "model-large.safetensors").write_bytes(random.Random(1).randbytes(6 << 20))
+    (model / "model-large.safetensors").write_bytes(random.Random(1).randbytes(9 << 20))
     hub.add_repo("org/tiny", model)
-    hub.fail("model-large*", Fault(rate=3e5))
+    hub.fail("model-large*", Fault(rate=9e4))
     shell.write(
         "inventory.yml",
         f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes: {{{node.name}: {{}}}}\n"
@@ -278,9 +281,7 @@ def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(
     )
     only = ("--role", "checkpoint", "--yes")
     applying = shell.start("apply", "inventory.yml", *only)
-    deadline = time.monotonic() + 40
-    while not (jobs := shell.json("status", status=None)["nodes"][0]["jobs"]) and time.monotonic() < deadline:
-        time.sleep(0.5)
+    jobs = until(lambda: shell.json("status", status=None)["nodes"][0]["jobs"], applying)
     assert jobs[0]["key"].startswith("checkpoint /")
     assert shell.json("status", status=None)["nodes"][0]["lock"]["command"] == "apply inventory.yml"
 
@@ -288,7 +289,7 @@ def test_a_running_job_is_shown_and_cancelled_and_the_next_apply_resumes_it(
     assert "--yes" in shell.run("cancel", status=1).stderr
     done = shell.run("cancel", "--yes", "-m", "the wrong model")
     assert "ended" in done.stdout
-    out, err = applying.communicate(timeout=60)
+    out, err = applying.communicate(timeout=120)
     assert applying.returncode == 4, out + err
     assert "cancelled" in out + err
     assert "no job runs" in shell.run("cancel").stdout

@@ -25,7 +25,7 @@ class Watching:
         )
         shell.write(
             "inventory.yml",
-            "version: 1\ncluster: watched\nroles: [own]\nconnection: {user: spark, become: true, connect_timeout: 3}\n"
+            "version: 1\ncluster: watched\nroles: [own]\nconnection: {user: spark, become: true, connect_timeout: 10}\n"
             f"nodes: {{{node.name}: {{}}}}\n",
         )
         shell.run("apply", "inventory.yml", "--role", "own")
@@ -35,7 +35,12 @@ class Watching:
 
     def logins(self) -> int:
         """The connections that the node's sshd has accepted."""
+        self.node.exec("journalctl", "--sync")
         return self.node.text("journalctl", "-u", "ssh", "-o", "cat").count("Accepted publickey")
+
+    def sessions(self) -> list[str]:
+        """The processes of the node's sshd that serve a connection."""
+        return self.node.exec("pgrep", "-f", "sshd: spark@notty", check=False).stdout.decode().split()
 
     def start(self) -> None:
         hook = f"sh -c 'cat >> {self.log}; echo >> {self.log}'"
@@ -47,7 +52,7 @@ class Watching:
         """So many more rounds."""
         for _ in range(more):
             before = self.beat()
-            until(lambda before=before: self.beat() != before, self.process, 90)
+            until(lambda before=before: self.beat() != before, self.process)
 
     def beat(self) -> bytes:
         path = self.shell.folder / "beat.prom"
@@ -55,7 +60,7 @@ class Watching:
 
     def told(self, count: int) -> str:
         """The last of so many messages, once there are as many."""
-        until(lambda: self.log.exists() and self.log.read_text().count("\n") >= count, self.process, 120)
+        until(lambda: self.log.exists() and self.log.read_text().count("\n") >= count, self.process, 240)
         lines = self.log.read_text().splitlines()
         assert len(lines) == count, lines
         return lines[-1]
@@ -83,16 +88,16 @@ def test_changes_are_told_once_over_one_connection_that_is_kept(watching: Watchi
     assert '"went"' in watching.told(2)
     assert watching.logins() == watching.before + 2, "that of the apply"
 
-    (session,) = node.text("pgrep", "-f", "sshd: spark@notty").splitlines()
-    node.exec("kill", session)
+    until(lambda: len(watching.sessions()) == 1)  # that of the apply is over
+    node.exec("kill", *watching.sessions())
     watching.rounds(3)
     assert watching.logins() == watching.before + 3, "a connection that is lost is made anew"
     watching.told(2)
 
     watching.process.send_signal(signal.SIGTERM)
-    watching.process.wait(60)
+    watching.process.wait(120)
     assert watching.process.returncode == 0
-    until(lambda: node.exec("pgrep", "-f", "sshd: spark@notty", check=False).returncode == 1)
+    until(lambda: not watching.sessions())
 
 
 def test_a_node_that_hangs_is_told_and_its_return_too(watching: Watching) -> None:

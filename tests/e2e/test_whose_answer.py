@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Shell, until
-from tests.e2e.test_service import CLEAR, PORT, UNIT, Service
+from tests.e2e.test_service import CLEAR, PORT, UNIT, WATCHDOG, Service
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -197,19 +198,20 @@ def test_status_says_of_a_stopped_service_that_it_is_stopped(service: Service) -
 
 
 def test_what_an_interruption_costs_stands_in_the_plan(service: Service) -> None:
+    began = time.monotonic()
     service.declare("slow=2")
     service.apply()
     service.declare("slow=2", environment={"GREETING": "hello"})
     report = service.run("plan", status=2)
     (unit,) = [each for each in report["steps"] if each["kind"] == "unit"]
-    assert 2 <= unit["outage_seconds"] < 60
+    assert 2 <= unit["outage_seconds"] <= time.monotonic() - began
     kept = json.loads(service.node.text("cat", "/var/lib/sparkops/services/qwen/last-start.json"))
     assert 0 < kept["port_seconds"] <= kept["token_seconds"]
     assert "its last start took" in service.shell.run("plan", "inventory.yml", status=2).stdout
 
 
 def test_an_engine_that_hung_leaves_its_stacks_and_last_lines(service: Service) -> None:
-    service.declare()
+    service.declare(timeouts={"watchdog_seconds": WATCHDOG})
     service.apply()
     pid = service.show("MainPID")
     service.ask("/lab/mode", "hang")
@@ -224,12 +226,12 @@ def test_an_engine_that_hung_leaves_its_stacks_and_last_lines(service: Service) 
 
 
 def test_an_engine_that_sends_requests_away_is_neither_serving_nor_ill(service: Service) -> None:
-    service.declare()
+    service.declare(timeouts={"watchdog_seconds": WATCHDOG})
     service.apply()
     pid = service.show("MainPID")
     began = int(service.show("WatchdogTimestampMonotonic"))
     service.ask("/lab/mode", "busy")
     report = service.run("drift", status=3)
     assert "completion-sent-away" in json.dumps(report)
-    until(lambda: int(service.show("WatchdogTimestampMonotonic")) - began > 10_000_000)
+    until(lambda: int(service.show("WatchdogTimestampMonotonic")) - began > 1_500_000 * WATCHDOG)
     assert service.show("MainPID") == pid

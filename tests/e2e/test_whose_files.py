@@ -47,7 +47,7 @@ class Cluster:
         inventory = {
             "version": 1,
             "cluster": "files",
-            "connection": {"user": "spark", "become": True, "connect_timeout": 5},
+            "connection": {"user": "spark", "become": True, "connect_timeout": 10},
             "roles": [role],
             "nodes": {self.node.name: {"host": self.node.name}},
         }
@@ -246,5 +246,5 @@ def test_why_docker_does_not_serve_is_told_with_the_one_command_that_helps(
     served.exec("sh", "-c", repair)
     commands = [each for each in re.findall(r"`([^`]+)`", why["fix"]) if each.startswith(("systemctl", "ln"))]
     served.exec("sh", "-c", commands[-1], check=False)
-    until(lambda: served.exec("docker", "version", check=False).returncode == 0, seconds=30)
+    until(lambda: served.exec("docker", "version", check=False).returncode == 0)
     cluster.settled()

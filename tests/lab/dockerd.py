@@ -101,7 +101,7 @@ def start(state: Path, cache: Path) -> Engine:
         *group,
     ]
     machine.start_daemon(argv, state / "dockerd.log", root=True)
-    if not machine.wait_until(engine.answers, 60):
+    if not machine.wait_until(engine.answers, 150):
         raise LabError(f"dockerd did not answer within 60 s; its last words: {_tail(state / 'dockerd.log')}")
     Daemon.of(int(pidfile.read_text())).save(state / "dockerd.json")
     return engine

@@ -122,6 +122,8 @@ class Hub:
         self._links: dict[str, tuple[str, str, Blob]] = {}
         self._log: list[Request] = []
         self._lock = threading.Lock()
+        self._healed = threading.Event()
+        self._answering = 0
         self.page_size = 1000
         self._servers = [
             _Server((address, port), _HubHandler, self),
@@ -136,8 +138,8 @@ class Hub:
         return self
 
     def stop(self) -> None:
+        self.heal()
         for server in self._servers:
-            server.stopping.set()
             server.shutdown()
             server.server_close()
         shutil.rmtree(self._blobs, ignore_errors=True)
@@ -199,9 +201,11 @@ class Hub:
             self._faults.append(_Planned(path, fault, times))
 
     def heal(self) -> None:
-        """No faults from now on."""
+        """No faults from now on: what is slow or stands still goes on at once."""
         with self._lock:
             self._faults.clear()
+            self._healed.set()
+            self._healed = threading.Event()
 
     def expire_links(self) -> None:
         """Every address of the store handed out so far answers 403 from now on; the hub gives new ones."""
@@ -221,6 +225,12 @@ class Hub:
     def bytes_sent(self, file: str = "*") -> int:
         """Body bytes that went out for the files that match."""
         return sum(r.sent for r in self.requests if r.file and fnmatch.fnmatchcase(r.file, file))
+
+    @property
+    def answering(self) -> int:
+        """The requests that are not finished yet."""
+        with self._lock:
+            return self._answering
 
     def forget(self) -> None:
         """Empty the request log."""
@@ -259,9 +269,16 @@ class Hub:
         with self._lock:
             return self._links.get(signature)
 
+    def _begun(self) -> threading.Event:
+        """A request begins; what is set when the hub heals."""
+        with self._lock:
+            self._answering += 1
+            return self._healed
+
     def _note(self, request: Request) -> None:
         with self._lock:
             self._log.append(request)
+            self._answering -= 1
 
 
 class _Server(ThreadingHTTPServer):
@@ -270,7 +287,6 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], hub: Hub) -> None:
         self.hub = hub
-        self.stopping = threading.Event()
         super().__init__(address, handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -312,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.hub
 
     def _serve(self) -> None:
-        self.asked = _Asked()
+        self.asked, self.healed = _Asked(), self.hub._begun()
         try:
             self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.answer(urllib.parse.urlsplit(self.path))
@@ -363,7 +379,7 @@ class _Handler(BaseHTTPRequestHandler):
     def faulty(self, fault: Fault) -> bool:
         """Wait and refuse as the fault says; True where that was the answer."""
         if fault.delay:
-            self.server.stopping.wait(fault.delay)
+            self.healed.wait(fault.delay)
         if fault.status is None:
             return False
         after = {"Retry_After": f"{fault.retry_after:g}"} if fault.retry_after is not None else {}
@@ -413,11 +429,11 @@ class _Handler(BaseHTTPRequestHandler):
             keep = max(0, fault.stall_after - sent)
             self.put(data[:keep])
             self.wfile.flush()
-            self.server.stopping.wait(fault.stall)
+            self.healed.wait(fault.stall)
             data = data[keep:]
         self.put(data)
         if fault.rate:
-            self.server.stopping.wait(len(data) / fault.rate)
+            self.healed.wait(len(data) / fault.rate)
 
 
 class _StoreHandler(_Handler):

@@ -254,7 +254,7 @@ class Lab:
         listen = ("--address", GATEWAY, "--port", str(HUB_PORT), "--store-port", str(HUB_PORT + 1))
         argv = [sys.executable, "-m", "tests.lab.hub", *listen, f"{MODEL}={self.model}"]
         pid = machine.start_daemon(argv, self.state / "hub.log", cwd=Path(__file__).parents[2])
-        if not machine.wait_until(lambda: self.hub in (self.state / "hub.log").read_text(), 20):
+        if not machine.wait_until(lambda: self.hub in (self.state / "hub.log").read_text(), 90):
             raise LabError(f"the hub did not start: {(self.state / 'hub.log').read_text()[-800:]}")
         Daemon.of(pid).save(self.state / "hub.json")
 

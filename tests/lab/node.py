@@ -97,7 +97,7 @@ class Node:
             known = _PROCESSES[self.container] = (int(found or 0), _started(int(found or 0)))
         return known[0]
 
-    def wait(self, patience: float = 60) -> None:
+    def wait(self, patience: float = 150) -> None:
         """Until systemd has started everything, Docker and sshd answer."""
 
         def booted() -> bool:
@@ -116,7 +116,7 @@ class Node:
         except OSError:
             return False
 
-    def restart(self, patience: float = 60) -> None:
+    def restart(self, patience: float = 150) -> None:
         """Reboot: everything ends and starts again; address, disk and host key stay."""
         self.engine("restart", "-t", "20", self.container)
         self.wait(patience)
@@ -125,7 +125,7 @@ class Node:
         """Power loss: every process is gone at once. `start` turns it on again."""
         self.engine("kill", "-s", "KILL", self.container)
 
-    def start(self, patience: float = 60) -> None:
+    def start(self, patience: float = 150) -> None:
         self.engine("start", self.container)
         self.wait(patience)
 

@@ -210,7 +210,7 @@ def start(state: Path, cache: Path, address: str) -> None:
         config = state / f"{name}.yml"
         config.write_text(_settings(f"{address}:{port}", cache / "registry", _passwords(state, name)))
         pid = machine.start_daemon(["docker-registry", "serve", str(config)], state / f"{name}.log")
-        if not machine.wait_until(instance(name, address).answers, 20):
+        if not machine.wait_until(instance(name, address).answers, 90):
             raise LabError(f"{name} does not answer: {(state / f'{name}.log').read_text()[-800:]}")
         Daemon.of(pid).save(state / f"{name}.json")
 

@@ -37,16 +37,16 @@ def measure(port: int, monkeypatch: pytest.MonkeyPatch) -> Measure:
 
 
 def test_tokens_are_counted_by_the_engine_and_timed_from_the_first(measure: Measure, port: int) -> None:
-    mode(port, "token-time=0.01")
+    mode(port, "token-time=0.04")
     told = measure()
     assert told["tries"] == len(told["samples"]) == bench.TRIES
     found = cell_of(told, Cell(concurrency=1, context=64), None)
     assert found.reason is None
     assert found.prompt_tokens == pytest.approx(64, abs=2)
     assert found.decode is not None and found.together is not None and found.first is not None
-    assert 40 < found.decode <= 100, "ten milliseconds a token, and never faster"
-    assert found.first >= 0.01
-    assert found.together <= 1.1 * found.decode, "a mean beside a median"
+    assert 5 < found.decode <= 25, "forty milliseconds a token, and never faster"
+    assert found.first >= 0.04
+    assert found.together <= 1.5 * found.decode, "a mean beside a median"
     assert found.acceptance == pytest.approx(0.5, abs=0.05)
     assert found.tokens_per_step == pytest.approx(2.0, abs=0.1)
     assert found.others is None, "whose processes they are is not known without a container"
@@ -68,7 +68,7 @@ def test_requests_at_once_are_one_cell(measure: Measure, port: int) -> None:
 def test_what_is_no_measurement_is_refused(measure: Measure, port: int, words: str, id: str) -> None:
     mode(port, words)
     with pytest.raises(Refused) as refused:
-        measure(seconds=0.5)
+        measure(seconds=0.5 if words == "hang" else 20.0)
     assert refused.value.id == id
     mode(port, "")
 

@@ -468,7 +468,7 @@ def test_too_small_a_disk_is_told_before_anything_is_fetched(declare: Declare, h
 def test_a_killed_fetch_goes_on_where_it_was(declare: Declare, hub: Hub, model: Path) -> None:
     (model / "model-1.safetensors").write_bytes(random.Random(2).randbytes(4_000_000))
     hub.add_repo(REPO, model)
-    hub.fail("model-1*", Fault(rate=700_000))
+    hub.fail("model-1*", Fault(rate=250_000))
     one = declare(connections=2, segment=1 << 20, include=("model-1*",))
     ended: list[Refused] = []
 
@@ -482,18 +482,18 @@ def test_a_killed_fetch_goes_on_where_it_was(declare: Declare, hub: Hub, model: 
     running.start()
     folder = jobs.folder_of(f"checkpoint {one.name}")
     journal = Path(one.name).parent / ".tiny.sparkops-partial" / ".sparkops" / "content"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+
+    def arrived() -> int:
         done = [json.loads(each.read_text()).get("done", []) for each in journal.glob("*.json")]
-        if done and sum(end - start for start, end in done[0]) > 1_500_000:
-            break
-        time.sleep(0.05)
+        return sum(end - start for start, end in done[0]) if done else 0
+
+    wait_for(lambda: arrived() > 1_500_000)
     os.kill(json.loads(Path(folder, "job.json").read_text())["pid"], signal.SIGKILL)
-    running.join(10)
+    running.join(60)
     assert not jobs.alive(folder)
     assert isinstance(ended[0], Refused) and ended[0].id == "job-killed"
     hub.heal()
-    time.sleep(0.5)
+    wait_for(lambda: not hub.answering)
     hub.forget()
     apply(one)
     assert content(Path(one.name)) == {"model-1.safetensors": (model / "model-1.safetensors").read_bytes()}
@@ -595,7 +595,7 @@ def test_a_new_apply_goes_on_from_another_source_where_that_changed(
     declare: Declare, hub: Hub, model: Path, tmp_path: Path
 ) -> None:
     one = declare(connections=1)
-    hub.fail("model-1*", Fault(rate=30_000))
+    hub.fail("model-1*", Fault(rate=12_000))
     slow = threading.Thread(target=_quiet, args=(one,), daemon=True)
     slow.start()
     wait_for(lambda: hub.bytes_sent() > 100_000)
@@ -604,10 +604,10 @@ def test_a_new_apply_goes_on_from_another_source_where_that_changed(
         moved = declare(connections=1, endpoint=other.endpoint)
         began = time.monotonic()
         apply(moved)
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 40, "a minute, where all comes from the slow one"
         assert content(Path(one.name)) == content(model)
         assert other.bytes_sent() < sum(map(len, content(model).values())), "what had arrived was kept"
-    slow.join(20)
+    slow.join(60)
 
 
 def _quiet(one: Checkpoint) -> None:
@@ -615,7 +615,7 @@ def _quiet(one: Checkpoint) -> None:
         apply(one)
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

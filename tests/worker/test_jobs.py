@@ -92,11 +92,11 @@ def test_a_session_that_goes_leaves_the_job_and_the_next_one_attaches() -> None:
     first, _ = call()
     once_at_work(first.session_over.set)
     with pytest.raises(Refused) as left:
-        run(first, to=60)
+        run(first, to=120)
     assert (left.value.id, left.value.type) == ("session-over", "gone")
     (running,) = jobs.running()
     second, sent = call()
-    assert run(second, to=60)["pid"] == running["pid"]
+    assert run(second, to=120)["pid"] == running["pid"]
     assert sent[0]["progress"]["done"] > 0, "it was attached to, not begun again"
 
 
@@ -104,17 +104,17 @@ def test_a_job_with_other_inputs_is_not_attached_to() -> None:
     first, _ = call()
     once_at_work(first.session_over.set)
     with pytest.raises(Refused) as left:
-        run(first, attach="commit a", to=60)
+        run(first, attach="commit a", to=120)
     assert left.value.id == "session-over"
     with pytest.raises(Refused) as busy:
-        run(call()[0], attach="commit b", to=60)
+        run(call()[0], attach="commit b", to=120)
     assert (busy.value.id, busy.value.type) == ("job-busy", "busy")
 
 
 def test_who_follows_a_job_never_gets_the_result_of_the_work_that_took_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs, "POLL", 3.0)  # the follower looks again after all that follows
+    monkeypatch.setattr(jobs, "POLL", 5.0)  # the follower looks again after all that follows
     folder = jobs.begin("thing", "sparkops.worker.counting", "count", {"to": 200}, "one")
     caller, sent = call()
     with ThreadPoolExecutor(1) as pool:
@@ -124,7 +124,7 @@ def test_who_follows_a_job_never_gets_the_result_of_the_work_that_took_its_place
         jobs._replace(folder, "thing")
         jobs.begin("thing", "sparkops.worker.counting", "count", {"to": 1}, "two")
         with fails("job-busy", Refused):
-            following.result(20)
+            following.result(60)
 
 
 @contextlib.contextmanager

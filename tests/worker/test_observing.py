@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ class Kind:
         self.together = 0
         self.most = 0
         self.lock = threading.Lock()
+        self.full = threading.Event()
 
     def observe(self, ask: dict[str, Any]) -> dict[str, Any] | None:
         with self.lock:
@@ -31,7 +31,10 @@ class Kind:
                 self.release.wait(30)
             if ask.get("fail"):
                 raise Unknown.of("not-answered")
-            time.sleep(ask.get("take", 0))
+            if ask.get("gather"):
+                if self.most == dispatch.THREADS:
+                    self.full.set()
+                self.full.wait(20)
         finally:
             with self.lock:
                 self.together -= 1
@@ -59,14 +62,15 @@ def test_nothing_asked_is_nothing_answered(kind: Kind) -> None:
 
 
 def test_slow_looks_run_side_by_side(kind: Kind) -> None:
-    answers = look({f"n{number}": {"take": 0.3} for number in range(40)})
+    """Each of the first takes until as many are under way as may be."""
+    answers = look({f"n{number}": {"gather": True} for number in range(40)})
     assert answers == {f"n{number}": {"found": {"seen": f"n{number}"}} for number in range(40)}
     assert kind.most == dispatch.THREADS
 
 
 def test_a_look_that_hangs_is_unknown_and_holds_no_other(kind: Kind) -> None:
-    answers = look({"hung": {"hang": True}, **{f"n{number}": {} for number in range(40)}}, limit=1.0)
-    assert answers["hung"] == {"$unknown": {"id": "observation-late", "args": {"seconds": 1.0}}}
+    answers = look({"hung": {"hang": True}, **{f"n{number}": {} for number in range(40)}}, limit=2.0)
+    assert answers["hung"] == {"$unknown": {"id": "observation-late", "args": {"seconds": 2.0}}}
     assert answers["n39"] == {"found": {"seen": "n39"}}
 
 

@@ -129,7 +129,7 @@ class Ground:
 
     def ask(self, port: int, target: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
         trusted = tls.context(self.act(port)["peer"]["credentials"], serving=False)
-        connection = http.client.HTTPSConnection(HERE, port, timeout=3.0, context=trusted)
+        connection = http.client.HTTPSConnection(HERE, port, timeout=30.0, context=trusted)
         connection.request(method, target, headers=headers)
         answer = connection.getresponse()
         found = answer.status, answer.read()
@@ -157,7 +157,7 @@ def killed(work: Callable[[], object]) -> None:
         work()
 
 
-def gone(port: int, seconds: float = 10.0) -> bool:
+def gone(port: int, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -200,7 +200,7 @@ def test_a_receiver_that_is_first_waits_and_gets_each_file_once_it_is_proven(gro
         store = Path(ground.receiver.name).parent / ".tiny.sparkops-partial" / ".sparkops" / "content"
         early = early or any(path.suffix == "" for path in store.glob("sha256-*"))
         time.sleep(0.02)
-    receiving_side.join(20)
+    receiving_side.join(90)
     assert ends and content(ground.receiver) == content(ground.source)
     assert early, "a proven shard was passed on only when all were there"
     assert hub.bytes_sent("model-2*") == 3_000_000
@@ -271,7 +271,7 @@ def test_after_its_time_a_certificate_is_worth_nothing_and_the_relay_has_ended(
     with fails("transfer-receiver-untrusted", Refused) as receiver:
         ground.receive(ground.serve(fingerprint="new"), credentials=old)
     assert "EXPIRED" in str(receiver.value)
-    assert gone(ground.serve(fingerprint="short", seconds=0.5), 5)
+    assert gone(ground.serve(fingerprint="short", seconds=0.5))
 
 
 def test_only_files_of_the_manifest_by_their_number_are_answered(ground: Ground) -> None:
@@ -384,7 +384,7 @@ def test_a_source_that_drops_or_stalls_is_resumed_where_it_ended(ground: Ground,
 
     running = threading.Thread(target=receive)
     running.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while bad.asked < 12 and time.monotonic() < deadline:
         time.sleep(0.05)
     bad.cut, bad.pause = 1 << 40, 0.0
@@ -402,12 +402,12 @@ def test_a_killed_receiver_and_a_killed_relay_are_resumed(ground: Ground, hub: H
     running = threading.Thread(target=killed, args=(lambda: ground.receive(slow.port),))
     running.start()
     part = Path(ground.receiver.name).parent / ".tiny.sparkops-partial" / ".sparkops" / "content"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not any("done" in path.read_text() for path in part.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     (job,) = [each for each in jobs.running() if each["key"] == key]
     os.killpg(job["pid"], signal.SIGKILL)
-    running.join(10)
+    running.join(60)
     port = ground.serve()
     (relay,) = [each for each in jobs.running() if each["key"].startswith("relay ")]
     os.killpg(relay["pid"], signal.SIGKILL)

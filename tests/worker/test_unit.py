@@ -34,7 +34,10 @@ ABSENT = "LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileStat
 
 @pytest.fixture
 def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SAYS:
-    """Puts a `systemctl` of the given output before the real one, and makes the units' folders below a root."""
+    """Puts a `systemctl` of the given output before the real one, and makes the units' folders below a root.
+
+    What the file `later` has is its output from the second time on.
+    """
     for folder in (UNITS, STAMPS, "proc"):
         (tmp_path / folder).mkdir(parents=True)
     programs_folder = tmp_path / "bin"
@@ -44,7 +47,8 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SAYS:
     def say(text: str) -> None:
         (tmp_path / "said").write_text(text)
         program = programs_folder / "systemctl"
-        program.write_text(f"#!/bin/sh\necho x >> {tmp_path}/asked\ncat {tmp_path}/said\n")
+        later = f"[ ! -e {tmp_path}/later ] || mv {tmp_path}/later {tmp_path}/said"
+        program.write_text(f"#!/bin/sh\necho x >> {tmp_path}/asked\ncat {tmp_path}/said\n{later}\n")
         program.chmod(0o755)
 
     return say
@@ -117,10 +121,8 @@ def test_a_process_that_ended_meanwhile_is_unknown(says: SAYS, tmp_path: Path, m
 def test_a_process_that_ends_between_two_looks_is_asked_for_again(says: SAYS, tmp_path: Path) -> None:
     """An engine in a crash loop made its unit unknown, and the proof of its return failed."""
     says(f"{PRESENT}MainPID=1\n")
-    later = threading.Timer(0.1, says, [PRESENT.replace("active", "failed", 1).replace("running", "dead")])
-    later.start()
+    (tmp_path / "later").write_text(PRESENT.replace("active", "failed", 1).replace("running", "dead"))
     found = look(tmp_path, declared(inputs="abc"))[0]
-    later.join()
     assert (found["running"], found["failed"]) == (False, True)
 
 

@@ -277,7 +277,7 @@ def test_a_worker_that_stops_while_nothing_runs_is_found_though_its_gauges_stay(
 
     def answer(method: str, path: str) -> tuple[int, bytes]:
         if path not in ("/metrics", "/health"):
-            stop.wait(10)
+            stop.wait(60)
         return 200, metrics(0, 5)
 
     activity = activity_of(serve(answer), seconds=0.3)
@@ -351,7 +351,7 @@ def test_a_completion_that_does_not_come_ends_at_its_deadline(serve: Callable[[A
     stop = threading.Event()
 
     def answer(method: str, path: str) -> tuple[int, bytes]:
-        stop.wait(10)
+        stop.wait(60)
         return 200, b""
 
     asked = api(serve(answer)).completion(0.3)
@@ -443,7 +443,7 @@ def test_a_rank_without_an_api_is_ready_when_its_container_runs(tmp_path: Path) 
     file.write_text(json.dumps(spec(argv=["vllm", "serve", "/model", "--headless"], rank=1)))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(address)
-        systemd.settimeout(5)
+        systemd.settimeout(60)
         found = launcher.Launcher(str(file), {"NOTIFY_SOCKET": address}, launcher.Docker("/nowhere"))
         found._wait_for_completion("")
         told = systemd.recv(4096).decode()

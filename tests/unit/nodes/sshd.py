@@ -62,7 +62,7 @@ class Sshd:
             os.makedirs("/run/sshd", exist_ok=True)
         argv = [str(SSHD), "-D", "-E", str(self.log), "-f", str(self.folder / "sshd_config")]
         self.process = subprocess.Popen(argv, start_new_session=True, preexec_fn=_die_with_parent)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

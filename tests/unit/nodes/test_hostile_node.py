@@ -40,21 +40,27 @@ MESSAGES = st.dictionaries(WORDS, JSON | st.just(1) | st.binary(max_size=8), max
 
 
 class Says:
-    """A node that says these bytes, whatever it is asked, and then is silent until it is closed."""
+    """A node that says these bytes, whatever it is asked, and then is silent until it is closed.
+
+    `taken` is set when all that it has to say has been read.
+    """
 
     def __init__(self, parts: Iterable[bytes], *, ends: bool = True) -> None:
         self._parts = iter(parts)
         self._ahead = b""
         self._ends = ends
         self._asked = threading.Event()
+        self.taken = threading.Event()
         self._closed = threading.Event()
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
         self._asked.wait()
         if not self._ahead and not self._closed.is_set():
             self._ahead = next(self._parts, b"")
-            if not self._ahead and not self._ends:
-                self._closed.wait()
+            if not self._ahead:
+                self.taken.set()
+                if not self._ends:
+                    self._closed.wait()
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data
 
@@ -75,7 +81,7 @@ class Says:
         return None
 
 
-def asked(parts: Iterable[bytes], *, ends: bool = True, timeout: float = 5) -> Any:
+def asked(parts: Iterable[bytes], *, ends: bool = True, timeout: float = 60) -> Any:
     """The answer of such a node to one call, which has the id 1."""
     opened = Session("spark-01", Says(parts, ends=ends))
     try:
@@ -96,7 +102,7 @@ def refused(parts: Iterable[bytes], **more: Any) -> SparkopsError:
 def test_arbitrary_bytes_end_the_session_in_words(data: bytes) -> None:
     began = time.monotonic()
     assert isinstance(refused([data]), WorkerFailed)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 @given(st.lists(MESSAGES, max_size=5))
@@ -138,16 +144,17 @@ def test_a_node_that_only_ever_reports_progress_is_given_up_in_time() -> None:
 
     began = time.monotonic()
     assert isinstance(refused(endless(), timeout=1), ConnectionFailed)
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 30
 
 
 def test_what_nobody_takes_is_bounded() -> None:
     """A caller that is slow loses progress; data beyond what was asked for ends the session."""
     many = [frames.encode({"id": 1, "progress": {"text": str(n)}}) for n in range(5000)]
     answer = frames.encode({"id": 1, "result": "done"})
-    opened = Session("spark-01", Says([*many, answer], ends=False))
+    node = Says([*many, answer], ends=False)
+    opened = Session("spark-01", node)
     stream = opened.stream("x")
-    time.sleep(0.5)
+    assert node.taken.wait(60)
     said = []
     with pytest.raises(StopIteration) as done:
         while True:
@@ -159,7 +166,8 @@ def test_what_nobody_takes_is_bounded() -> None:
     flood = [frames.encode({"id": 1, "data": b"x"}) for _ in range(5000)]
     opened = Session("spark-01", Says(flood, ends=False))
     channel = opened.channel("x")
-    time.sleep(0.5)
+    while not opened.lost:
+        time.sleep(0.02)
     with fails("worker-answer-broken"):
         while True:
             channel.read()
@@ -170,7 +178,7 @@ def test_answers_out_of_order_and_to_nobody_reach_only_who_asked() -> None:
     parts = [frames.encode({"id": n, "result": n}) for n in (99, 2, -1, 0, 1, 1)]
     opened = Session("spark-01", Says(parts, ends=False))
     second = opened.stream("a")
-    assert opened.call("b", timeout=5) == 2
+    assert opened.call("b", timeout=60) == 2
     with pytest.raises(StopIteration) as done:
         next(second)
     assert done.value.value == 1
@@ -264,7 +272,7 @@ def told(program: Path) -> Told:
 
     def tell(data: bytes) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, "-I", "-S", "-c", boot], input=data, capture_output=True, timeout=6, check=False
+            [sys.executable, "-I", "-S", "-c", boot], input=data, capture_output=True, timeout=60, check=False
         )
 
     return tell

@@ -43,7 +43,7 @@ class Stranger:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
         )
 
     def at_a_terminal(self, *words: str, answers: dict[str, str]) -> tuple[int, str]:
@@ -59,7 +59,7 @@ class Stranger:
             start_new_session=True,
         )
         os.close(side)
-        shown, left, deadline = "", dict(answers), time.monotonic() + 60
+        shown, left, deadline = "", dict(answers), time.monotonic() + 180
         while time.monotonic() < deadline:
             if select.select([main], [], [], 0.2)[0]:
                 try:
@@ -69,7 +69,7 @@ class Stranger:
             for question in [each for each in left if each in shown]:
                 os.write(main, f"{left.pop(question)}\n".encode())
         os.close(main)
-        return process.wait(10), shown
+        return process.wait(60), shown
 
     def inventory(self) -> dict[str, dict[str, dict[str, dict[str, str]]]]:
         found = yaml.safe_load((self.folder / "inventory.yml").read_text())

@@ -82,7 +82,7 @@ def test_after_the_first_success_all_go_on_at_the_same_time() -> None:
     passwords = Passwords(Person())
     with passwords.attempt("sudo", Target(name="first")):
         pass
-    together = threading.Barrier(10, timeout=5)
+    together = threading.Barrier(10, timeout=60)
 
     def attempt(node: Target) -> None:
         with passwords.attempt("sudo", node):

@@ -259,10 +259,12 @@ def test_twenty_nodes_share_the_way_to_their_jump_hosts(
     chain: tuple[Sshd, Sshd, Sshd, Path], connections: Connections
 ) -> None:
     first, second, node, config = chain
-    held = threading.Barrier(20, timeout=30)
+    held = threading.Barrier(20, timeout=120)
 
     def visit(number: int) -> bytes:
-        transport = connections.connect(node.target(f"n{number}", ssh_config=config, proxy_jump="first,second"))
+        transport = connections.connect(
+            node.target(f"n{number}", ssh_config=config, proxy_jump="first,second", connect_timeout=120)
+        )
         held.wait()
         said = _said(transport)
         transport.close()
@@ -291,7 +293,7 @@ def test_a_dead_jump_host_fails_all_its_nodes_at_once(
 ) -> None:
     first, _, node, config = chain
     first.freeze()
-    config.write_text(f"{config.read_text()} ConnectTimeout 1\n")
+    config.write_text(f"{config.read_text()} ConnectTimeout 3\n")
 
     def visit(number: int) -> str:
         try:
@@ -303,7 +305,7 @@ def test_a_dead_jump_host_fails_all_its_nodes_at_once(
     began = time.monotonic()
     with ThreadPoolExecutor(10) as pool:
         assert sorted(pool.map(visit, range(10))) == sorted(f"n{number}" for number in range(10))
-    assert time.monotonic() - began < 8, "not one after another"
+    assert time.monotonic() - began < 25, "not one after another"
 
 
 def test_what_a_jump_host_can_not_reach_is_said(chain: tuple[Sshd, Sshd, Sshd, Path], connections: Connections) -> None:
@@ -340,7 +342,7 @@ def test_a_proxy_command_that_fails_is_quoted(server: Sshd, connections: Connect
 # Silence
 
 
-def _until(done: object, patience: float = 5.0) -> None:
+def _until(done: object, patience: float = 60.0) -> None:
     deadline = time.monotonic() + patience
     while not done():  # type: ignore[operator]
         assert time.monotonic() < deadline, "not in time"
@@ -369,43 +371,43 @@ def test_a_node_that_connects_but_never_speaks_is_reported_in_time(connections: 
     began = time.monotonic()
     with fails("ssh-no-answer", ConnectionFailed):
         connections.connect(server.target(connect_timeout=1))
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 9, "that was the limit, and not the usual one"
 
 
 def test_a_dead_node_does_not_hold_the_others(servers: Servers, connections: Connections) -> None:
     dead, alive = servers(), servers()
     dead.freeze()
     with ThreadPoolExecutor(20) as pool:
-        lost = [pool.submit(connections.connect, dead.target(f"d{n}", connect_timeout=8)) for n in range(10)]
-        began = time.monotonic()
-        found = [pool.submit(connections.connect, alive.target(f"a{n}")) for n in range(10)]
+        lost = [pool.submit(connections.connect, dead.target(f"d{n}", connect_timeout=60)) for n in range(10)]
+        found = [pool.submit(connections.connect, alive.target(f"a{n}", connect_timeout=60)) for n in range(10)]
         for each in found:
             each.result()
-        assert time.monotonic() - began < 8
+        assert not any(each.done() for each in lost)
+        dead.stop()
         assert all(isinstance(each.exception(), ConnectionFailed) for each in lost)
 
 
 def test_a_node_that_freezes_in_mid_session_is_noticed_while_reading(connections: Connections, server: Sshd) -> None:
-    stream = connections.connect(server.target(keepalive=0.5)).execute(["sleep", "60"])
+    stream = connections.connect(server.target(keepalive=1)).execute(["sleep", "60"])
     server.freeze()
     began = time.monotonic()
     with fails("connection-lost"):
         stream.read(10)
-    assert time.monotonic() - began < 3 * 0.5 + 8
+    assert time.monotonic() - began < 3 * 1 + 25
 
 
 def test_a_node_that_freezes_in_mid_session_is_noticed_while_writing(connections: Connections, server: Sshd) -> None:
-    stream = connections.connect(server.target(keepalive=0.5)).execute(["cat"])
+    stream = connections.connect(server.target(keepalive=1)).execute(["cat"])
     server.freeze()
     began = time.monotonic()
     with fails("connection-lost"):
         for _ in range(1000):
             stream.write(b"x" * 65536)
-    assert time.monotonic() - began < 3 * 0.5 + 8
+    assert time.monotonic() - began < 3 * 1 + 25
 
 
 def test_a_quiet_program_on_a_living_node_is_not_lost(connections: Connections, server: Sshd) -> None:
-    stream = connections.connect(server.target(keepalive=0.2)).execute(["sh", "-c", "sleep 2; echo still here"])
+    stream = connections.connect(server.target(keepalive=1)).execute(["sh", "-c", "sleep 4; echo still here"])
     assert stream.read(100) == b"still here\n"
 
 

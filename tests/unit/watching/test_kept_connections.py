@@ -36,7 +36,7 @@ def cluster(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
     project = Project(tmp_path)
     project.role("own", f"summary: x\nscope: node\nresources: [{{file: {tmp_path / 'motd'}, content: hello}}]\n")
     way = (
-        f"{{user: {server.user}, port: {server.port}, become: false, identity_file: {server.key}, connect_timeout: 2,"
+        f"{{user: {server.user}, port: {server.port}, become: false, identity_file: {server.key}, connect_timeout: 20,"
         f" host_key: '{server.host_key()}', state_dir: {tmp_path / 'state'}}}"
     )
     project.write(
@@ -52,7 +52,7 @@ def look(cluster: Cluster, fleet: Fleet) -> int:
 
 
 def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)

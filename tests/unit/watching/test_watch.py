@@ -74,7 +74,7 @@ class Watching:
         return found
 
     def until(self, true: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while not true():
             assert self.processes[-1].poll() is None, f"it ended:\n{self.out}\n{self.err}"
             assert time.monotonic() < deadline, f"{self.out}\n{self.err}\n{self.state()}"
@@ -88,7 +88,7 @@ class Watching:
     def end(self, number: int = signal.SIGTERM) -> None:
         process = self.processes[-1]
         process.send_signal(number)
-        assert process.wait(60) == 0, self.err
+        assert process.wait(150) == 0, self.err
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_hangup_reads_the_inventory_again_or_keeps_what_was_read(watching: Wat
     assert watching.out.count("/other") == 1, "a reload tells nothing again"
     (beat,) = re.findall(r"^sparkops_watch_last_round_timestamp_seconds\{.*\} (\S+)$", heartbeat.read_text(), re.M)
     assert float(beat) == watching.state()["time"]
-    assert abs(time.time() - float(beat)) < 60
+    assert abs(time.time() - float(beat)) < 150
 
 
 def test_a_damaged_file_of_runs_is_set_aside_and_the_rounds_go_on(watching: Watching) -> None:
@@ -170,7 +170,7 @@ def test_one_selection_is_watched_once(watching: Watching) -> None:
     watching.start()
     watching.rounds()
     second = subprocess.run(
-        [sys.executable, "-m", "sparkops", "watch"], cwd=watching.folder, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "sparkops", "watch"], cwd=watching.folder, capture_output=True, text=True, timeout=150
     )
     assert (second.returncode, "watch-runs-already" in second.stderr) == (75, True)
     watching.processes[-1].kill()
@@ -182,7 +182,7 @@ def test_one_selection_is_watched_once(watching: Watching) -> None:
 
 def test_an_inventory_that_is_wrong_ends_it_at_once(watching: Watching) -> None:
     (watching.folder / "inventory.yml").write_text("version: 2")
-    assert watching.start().wait(60) == 1
+    assert watching.start().wait(150) == 1
 
 
 def test_a_silent_node_is_tried_less_and_less_often() -> None:
