@@ -301,8 +301,7 @@ def confirm(call: Call, args: Mapping[str, object], root: str = "/") -> None:
 
 
 def units_on_rails(root: str) -> Iterator[str]:
-    """The active units that run a rank of an engine over several nodes. Raises Unknown where systemd is silent: what may
-    be at work is not cut off."""
+    """The active units that run a rank of an engine over several nodes. Raises Unknown where systemd is silent."""
     for path in sorted(glob.glob(at(root, f"{UNITS}/*.service"))):
         with contextlib.suppress(OSError, ValueError, KeyError), open(path, encoding="utf-8", errors="replace") as file:
             words = [word for word in file.read().split() if word.startswith(SPECS + "/") and word.endswith(".json")]
