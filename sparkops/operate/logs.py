@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError, SparkopsError
 from sparkops.core.request_messages import JournalRequest
+from sparkops.nodes.passwords import LoginRefused
 from sparkops.nodes.session import Channel, Session
 from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank
@@ -32,6 +33,8 @@ AGAIN = 2.0
 AHEAD = 10_000
 """Entries that are buffered for a slow reader; the nodes wait meanwhile."""
 POLL = 0.1
+FINAL = (HostKeyError, LoginRefused)
+"""What does not pass by itself; a node that is being booted refuses whom it let in before."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -139,9 +142,9 @@ class _Listener:
             try:
                 self._listen()
                 lost = ""
-            except (HostKeyError, AuthenticationFailed) as error:
-                return self.inbox.put(Lost(self.rank.node, error, over=True))
             except ConnectionFailed as error:
+                if isinstance(error, FINAL) or (isinstance(error, AuthenticationFailed) and self.channel is None):
+                    return self.inbox.put(Lost(self.rank.node, error, over=True))
                 if str(error) != lost:
                     self.inbox.put(Lost(self.rank.node, error))
                 lost = str(error)

@@ -18,6 +18,7 @@ from sparkops.core import events
 from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError, LockBusy, SparkopsError
 from sparkops.core.wording import Message
 from sparkops.nodes.connect import Connections
+from sparkops.nodes.passwords import LoginRefused
 from sparkops.nodes.session import Session
 from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Transport
@@ -30,6 +31,9 @@ RETURNING = 60.0
 """Seconds for a node that was lost to be reached again."""
 LOCK_RETURNING = 45.0
 """Seconds for the lock of a lost session to be free: a worker that nobody listens to leaves within 40."""
+REFUSED = 5.0
+"""Seconds until a node that let this run in before, and does not now, is tried again: a machine that goes down or comes
+up refuses everybody but root (pam_nologin(8)). A password is not tried again."""
 RETURNS = 3
 QUIET = 12.0
 """Seconds after which a session that should have been heard of twice is not trusted for one more run."""
@@ -146,8 +150,10 @@ class Fleet:
         while not stop.is_set() and time.monotonic() < deadline:
             try:
                 attempt()
-            except (HostKeyError, AuthenticationFailed):
+            except (HostKeyError, LoginRefused):
                 return False
+            except AuthenticationFailed:
+                stop.wait(REFUSED)
             except SparkopsError:
                 stop.wait(1.0)
             else:

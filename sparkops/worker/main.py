@@ -97,14 +97,20 @@ class Loop:
     def _serve(self, call: Call, name: str, args: dict[str, object]) -> None:
         message = answer(lambda: find(name)(call, args))
         try:
-            if self.stopping.is_set() and "error" in message:
-                return  # it may have failed for that; a controller that is still there has lost the session and looks
+            if self.stopping.is_set() and _may_be_of_the_end(message):
+                return  # to a controller that is still there this session is lost, and it looks again
             self.send({"id": call.id, **message})
         except (frames.BadFrame, TypeError, ValueError, RecursionError) as error:
             refused = Refused.of("answer-not-sent", call=name, reason=str(error))
             self.send({"id": call.id, "error": refused.as_json()})
         finally:
             self.calls.pop(call.id, None)
+
+
+def _may_be_of_the_end(message: Mapping[str, object]) -> bool:
+    """Whether a call may have failed because the session ended, which says nothing of what it was doing."""
+    error = message.get("error")
+    return isinstance(error, Mapping) and error.get("type") != "defect"
 
 
 def find(name: str) -> Callable[..., object]:

@@ -21,7 +21,7 @@ BARE = {"join", "get", "acquire", "result"}
 NEVER_LIMITED = {
     *("getaddrinfo", "gethostbyname", "getfqdn", "getnameinfo", "gethostbyaddr"),
     *("getresponse", "recv", "recv_into", "recvfrom", "recvmsg", "recv_fds", "accept", "readinto1", "read1"),
-    *("exec_command", "waitpid", "lockf"),
+    *("exec_command", "waitpid"),
 }
 RECEIVERS = {"answer", "response", "pipe", "stdin", "stdout", "output", "channel", "_channel"}
 """What `read()` waits on, by the names that such things have here."""
@@ -135,7 +135,7 @@ def waits(call: ast.Call) -> bool:
         return len(call.args) < NEEDS_ARGUMENT[name] and isinstance(call.func, ast.Attribute)
     if name in BARE:
         return not call.args and not keywords and isinstance(call.func, ast.Attribute)
-    if name == "flock":
+    if name in ("flock", "lockf"):
         return "LOCK_NB" not in ast.unparse(call) and "LOCK_UN" not in ast.unparse(call)
     if name in ("HTTPConnection", "HTTPSConnection"):
         return True
@@ -181,6 +181,8 @@ def test_what_has_gone_has_no_reason_any_more() -> None:
         ("socket.getaddrinfo(host, port)", True),
         ("fcntl.flock(handle, fcntl.LOCK_EX)", True),
         ("fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)", False),
+        ("fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)", False),
+        ("fcntl.lockf(handle, fcntl.LOCK_EX)", True),
         ("response.read()", True),
         ("file.read()", False),
         ("http.client.HTTPConnection(host)", True),

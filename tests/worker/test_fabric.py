@@ -266,6 +266,17 @@ def test_engines_over_several_nodes_stop_before_and_start_after(spark: Spark) ->
     assert not [line for line in said if "start" in line and ("small" in line or "idle" in line)]
 
 
+def test_an_engine_of_which_systemd_does_not_tell_whether_it_runs_is_not_cut_off(
+    spark: Spark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = "/etc/sparkops/services/qwen.json"
+    sparks.put(spark.root, "etc/systemd/system/qwen.service", f"ExecStart=launcher.py {spec}")
+    sparks.put(spark.root, spec[1:], json.dumps({"argv": ["--nnodes", "2"]}))
+    monkeypatch.setenv("PATH", str(spark.root / "none"))
+    with fails("program-missing", Unknown_):
+        list(fabric.units_on_rails(str(spark.root)))
+
+
 NVIDIA = """\
 network:
   version: 2

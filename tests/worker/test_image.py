@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkops.programs import docker
+from sparkops.worker.calls import Refused
 from sparkops.worker.images import build, pull
 from sparkops.worker.kinds import image
 from tests.errors import fails
@@ -231,3 +232,14 @@ def test_a_check_that_passed_has_passed_whoever_removes_its_container(
         }
         with contextlib.nullcontext() if passes else fails("docker-error", docker.EngineError):
             build.check("i", ["true"], {"name": "x:1", "at": None})  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(("status", "id"), [(200, ""), (404, ""), (409, "image-in-use"), (500, "docker-error")])
+def test_an_image_that_somebody_else_removes_meanwhile_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, id: str
+) -> None:
+    monkeypatch.setattr(docker, "SOCKET", str(tmp_path / "docker.sock"))
+    with running(docker.SOCKET) as engine:
+        engine.answers["/images/x:1"] = say('{"message": "no"}', status)
+        with fails(id, Refused) if id else contextlib.nullcontext():
+            image.remove("x:1", None)

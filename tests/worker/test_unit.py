@@ -126,6 +126,18 @@ def test_a_process_that_ends_between_two_looks_is_asked_for_again(says: SAYS, tm
     assert (found["running"], found["failed"]) == (False, True)
 
 
+def test_a_unit_whose_process_ends_between_two_looks_is_not_known_to_be_outdated_by_that(
+    says: SAYS, tmp_path: Path
+) -> None:
+    """An engine in a crash loop made the return of its files unknown."""
+    (tmp_path / UNITS / "a.service").write_text("[Service]\nEnvironment=SPARKOPS_INPUTS=new\n")
+    says(f"{PRESENT}MainPID=1\n")
+    (tmp_path / "next").write_text(PRESENT.replace("=active", "=activating").replace("=running", "=auto-restart"))
+    program = tmp_path / "bin/systemctl"
+    program.write_text(program.read_text() + f"mv {tmp_path}/next {tmp_path}/said 2>&-\n:\n")
+    assert unit.outdated("a.service", str(tmp_path)) is False
+
+
 @pytest.mark.parametrize("listed", [[], [{"Id": "c"}]])
 def test_a_container_that_ends_between_two_looks_is_asked_for_again(
     says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: list[dict[str, str]]

@@ -18,7 +18,7 @@ from typing import Any
 from sparkops.core import atomic
 from sparkops.core.kind_messages import FabricAsk
 from sparkops.core.messages import Reason, State, reason
-from sparkops.worker.calls import Call, Refused, Unknown
+from sparkops.worker.calls import Call, Refused
 from sparkops.worker.facts import fabric, network
 from sparkops.worker.system import netplan, processes
 from sparkops.worker.system.root import SPECS, UNITS, at
@@ -301,7 +301,7 @@ def confirm(call: Call, args: Mapping[str, object], root: str = "/") -> None:
 
 
 def units_on_rails(root: str) -> Iterator[str]:
-    """The active units that run a rank of an engine over several nodes."""
+    """The active units that run a rank of an engine over several nodes. Raises Unknown where systemd is silent."""
     for path in sorted(glob.glob(at(root, f"{UNITS}/*.service"))):
         with contextlib.suppress(OSError, ValueError, KeyError), open(path, encoding="utf-8", errors="replace") as file:
             words = [word for word in file.read().split() if word.startswith(SPECS + "/") and word.endswith(".json")]
@@ -315,10 +315,7 @@ def units_on_rails(root: str) -> Iterator[str]:
 
 
 def _active(unit: str) -> bool:
-    try:
-        status, said, _ = processes.ask(["systemctl", "is-active", unit])
-    except Unknown:
-        return False
+    status, said, _ = processes.ask(["systemctl", "is-active", unit])
     return status == 0 or said.strip() in ("activating", "reloading")
 
 

@@ -109,7 +109,8 @@ def remove(name: str, at: str | None = None) -> None:
     except docker.EngineError as error:
         if error.status == 409:
             raise Refused.of("image-in-use", name=name, text=error.message) from None
-        raise
+        if error.status != 404:  # a prune was faster
+            raise
 
 
 def receive(job: jobs.Job, args: ImageOrder) -> None:

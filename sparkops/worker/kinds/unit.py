@@ -5,7 +5,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from sparkops.core import atomic
 from sparkops.core.descriptors import FILE, names
@@ -15,14 +16,14 @@ from sparkops.programs import docker
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.facts import system
 from sparkops.worker.record import claims, started_from
-from sparkops.worker.system import ports, processes, safe_path
+from sparkops.worker.system import main_process, ports, processes, safe_path
 from sparkops.worker.system.root import UNITS, at
 
+_Answer = TypeVar("_Answer")
 STAMPS = "/run/sparkops/units"
 VENDOR = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system")
 """Where packages put their units. Source: systemd.unit(5)."""
 GROUPS = "/run/sparkops/groups"
-PROC = "/proc"
 TEXT_LIMIT = 64 << 10
 SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
 SHOWN = (
@@ -32,11 +33,8 @@ SHOWN = (
 POLL = 0.25
 LOOKS = 12
 """Looks at a unit whose process or container ends meanwhile: the launcher has its last words for three seconds."""
-VARIABLE = b"SPARKOPS_INPUTS="
 BY_CGROUP = ("Memory", "CPU", "IO", "Tasks", "Allowed", "Delegate", "Slice")
 """How properties begin that systemd sets for what runs (systemd.resource-control(5)); others wait for a start."""
-STARTING = frozenset({"systemd", "systemd-executor"})
-"""Names of programs that a forked process still is before it becomes the unit's own."""
 
 
 def observe_many(asks: dict[str, UnitAsk], *, root: str = "/") -> dict[str, object]:
@@ -56,17 +54,35 @@ def observe_many(asks: dict[str, UnitAsk], *, root: str = "/") -> dict[str, obje
 
 def _settled(ask: UnitAsk, shown: dict[str, str], more: list[str], root: str) -> dict[str, object] | None:
     """As `_state`, from another look where the process or its container ended after systemd's word."""
+
+    def state(shown: dict[str, str]) -> dict[str, object] | None:
+        return _state(ask, shown, root)
+
+    def settled(found: dict[str, object] | None) -> bool:
+        return found is None or found.get("container_inputs") != ""
+
+    return _again(state, shown, ask["name"], more, settled)
+
+
+def _again(
+    look: Callable[[dict[str, str]], _Answer],
+    shown: dict[str, str],
+    name: str,
+    more: Iterable[str] = (),
+    settled: Callable[[_Answer], bool] = lambda _: True,
+) -> _Answer:
+    """What `look` makes of a unit, from another word of systemd's where its process ended after that one."""
     for _ in range(LOOKS):
         try:
-            state = _state(ask, shown, root)
-            if state is None or state.get("container_inputs") != "":
-                return state
+            found = look(shown)
+            if settled(found):
+                return found
         except Unknown as error:
             if error.id != "unit-process-ended":
                 raise
         time.sleep(POLL)
-        shown = show([ask["name"]], more)[ask["name"]]
-    return _state(ask, shown, root)
+        shown = show([name], more)[name]
+    return look(shown)
 
 
 def show(units: list[str], more: Iterable[str] = ()) -> dict[str, dict[str, str]]:
@@ -117,7 +133,8 @@ def _state(ask: UnitAsk, shown: dict[str, str], root: str) -> dict[str, object] 
     if ask["inputs"]:
         state["inputs"] = inputs_of(ask["name"], shown, root) if state["running"] else None
     if ask["main_process"]:
-        state["main_process"] = _main_process(shown, root) if state["running"] else None
+        pid = int(shown.get("MainPID") or 0)
+        state["main_process"] = main_process.words(pid, root) if state["running"] and pid else None
     own = None
     if ask["container"] and state["running"]:
         own = docker.service_container(ask["service"] or "")
@@ -204,7 +221,7 @@ def inputs_of(name: str, shown: dict[str, str], root: str) -> str | None:
     Raises Unknown, OSError."""
     pid = int(shown.get("MainPID") or 0)
     if pid:
-        return _from_process(os.path.join(at(root, PROC), str(pid)))
+        return main_process.inputs(pid, root)
     if shown.get("ActiveState") == "activating":
         return None
     return (system.text(root, f"{STAMPS}/{name}") or "").strip()
@@ -213,52 +230,11 @@ def inputs_of(name: str, shown: dict[str, str], root: str) -> str | None:
 def outdated(name: str, root: str) -> bool:
     """Whether a unit runs that was started from other inputs than its text names now. Raises Unknown, OSError."""
     text = _text(os.path.join(at(root, UNITS), name)) or b""
-    declared = re.search(rb"(?m)^Environment=" + VARIABLE + rb"(\S*)$", text)
-    shown = show([name])[name] if declared else {}
-    if not declared or not running(shown):
+    declared = re.search(rb"(?m)^Environment=" + main_process.VARIABLE + rb"(\S*)$", text)
+    if not declared:
         return False
-    return inputs_of(name, shown, root) not in (None, declared[1].decode(errors="replace"))
-
-
-def _from_process(folder: str) -> str:
-    """From a process's environment (`folder` is its /proc/PID), once it has become its own program.
-
-    Before and amid that the environment is systemd's, or empty. The program is asked for first: an environment read
-    before it may still be that of another.
-    """
-    for _ in range(40):
-        try:
-            program = os.path.basename(os.readlink(os.path.join(folder, "exe")))
-            with open(os.path.join(folder, "environ"), "rb") as file:
-                entries = file.read().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            raise Unknown.of("unit-process-ended") from None
-        for entry in entries:
-            if entry.startswith(VARIABLE):
-                return entry[len(VARIABLE) :].decode(errors="replace")
-        if program not in STARTING and any(entries):
-            return ""
-        time.sleep(0.05)
-    return ""
-
-
-def _main_process(shown: dict[str, str], root: str) -> list[str] | None:
-    """The argument list of the main process; None where there is none (yet): before exec it is systemd's own.
-    Raises Unknown where it has ended."""
-    pid = int(shown.get("MainPID") or 0)
-    folder = os.path.join(at(root, PROC), str(pid))
-    for _ in range(40 if pid else 0):
-        try:
-            with open(os.path.join(folder, "comm"), encoding="utf-8") as file:
-                name = file.read().strip()
-            with open(os.path.join(folder, "cmdline"), "rb") as file:
-                words = file.read().decode(errors="replace").rstrip("\0").split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            raise Unknown.of("unit-process-ended") from None
-        if name not in STARTING and not name.startswith("(") and words != [""]:
-            return words
-        time.sleep(0.05)
-    return None
+    wanted = (None, declared[1].decode(errors="replace"))
+    return _again(lambda shown: running(shown) and inputs_of(name, shown, root) not in wanted, show([name])[name], name)
 
 
 def _kept(service: str, state_dir: str, root: str) -> dict[str, object]:

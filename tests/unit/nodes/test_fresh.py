@@ -6,10 +6,10 @@ from threading import Event
 
 import pytest
 
-from sparkops.core.errors import ConnectionFailed
+from sparkops.core.errors import AuthenticationFailed, ConnectionFailed, HostKeyError
 from sparkops.nodes import bundle
 from sparkops.nodes.connect import Connections
-from sparkops.nodes.passwords import Passwords
+from sparkops.nodes.passwords import LoginRefused, Passwords
 from sparkops.nodes.session import Session
 from sparkops.nodes.target import Target
 from sparkops.nodes.transport import Transport
@@ -19,14 +19,17 @@ UPTIME = {"asks": [["facts", "facts", {"groups": ["uptime"]}]], "limit": 30.0}
 
 
 class Counting(Connections):
-    """Local connections, counted; `refuse` lets none in any more."""
+    """Local connections, counted; `refuse` lets none in any more, `refusals` are raised one by one."""
 
     def __init__(self) -> None:
         super().__init__(Passwords())
         self.opened = 0
         self.refuse = False
+        self.refusals: list[ConnectionFailed] = []
 
     def connect(self, target: Target) -> Transport:
+        if self.refusals:
+            raise self.refusals.pop(0)
         if self.refuse:
             raise ConnectionFailed.of("session-closed", where=target.name)
         self.opened += 1
@@ -67,6 +70,28 @@ def test_who_was_at_work_when_the_fleet_was_closed_does_not_open_it_again(connec
         session = opened.session("here")
     assert not opened.reattach("here", session, ConnectionFailed.of("session-closed", where="here"), Event())
     assert connections.opened == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "again"),
+    [
+        (AuthenticationFailed.of("login-disconnected", where="here"), True),
+        (LoginRefused.of("ssh-password-refused", where="here"), False),
+        (HostKeyError.of("host-key-changed", where="here"), False),
+    ],
+)
+def test_a_node_that_is_being_booted_lets_nobody_in_for_a_while(
+    connections: Counting, monkeypatch: pytest.MonkeyPatch, refusal: ConnectionFailed, again: bool
+) -> None:
+    """pam_nologin: the run that had rebooted the node called that refused, and gave the node up."""
+    monkeypatch.setattr("sparkops.reconcile.fleet.REFUSED", 0.0)
+    lost = ConnectionFailed.of("connection-lost", where="here")
+    with fleet(connections) as opened:
+        session = opened.session("here")
+        session._end(lost)
+        connections.refusals = [refusal]
+        assert opened.reattach("here", session, lost, Event()) is again
+        assert connections.refusals == []
 
 
 def test_a_session_of_no_fleet_has_no_fresh_one() -> None:
