@@ -116,7 +116,10 @@ def test_an_image_that_nobody_has_touches_no_engine(cluster: Cluster) -> None:
     assert cluster.shown("ExecMainPID") == before and old(cluster)
 
 
-DIED = "gate-not-served gate-connection-failed gate-engine-restarted unit-not-serving"
+DIED = (
+    "gate-not-served gate-connection-failed gate-engine-restarted unit-not-serving endpoint-not-serving"
+    " engine-error-known"
+)
 """What is true of an engine that dies again and again: it depends on when it is looked at."""
 
 
