@@ -118,7 +118,7 @@ def test_who_follows_a_job_never_gets_the_result_of_the_work_that_took_its_place
     folder = jobs.begin("thing", "sparkops.worker.counting", "count", {"to": 200}, "one")
     caller, sent = call()
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(jobs.follow, caller, folder)
+        following = pool.submit(jobs.follow, caller, folder, "one")
         while not sent:
             time.sleep(0.02)
         jobs._replace(folder, "thing")
@@ -210,7 +210,7 @@ def test_a_job_that_is_cancelled_before_it_can_hear_it_is_cancelled_all_the_same
     folder = jobs.begin("thing", "sparkops.worker.counting", "count", {"to": 200})
     assert jobs.cancel_folder(folder)
     with pytest.raises(Refused) as cancelled:
-        jobs.follow(call()[0], folder)
+        jobs.follow(call()[0], folder, "")
     assert cancelled.value.type == "cancelled"
 
 

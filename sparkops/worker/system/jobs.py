@@ -73,7 +73,7 @@ def run(
     refused. One of the same work out of another `source` is ended, and what it has brought is gone on with. Raises
     Refused with the job's own reason, or `job-busy`.
     """
-    return follow(call, begin(key, module, function, args, attach, source))
+    return follow(call, begin(key, module, function, args, attach, source), attach)
 
 
 def begin(key: str, module: str, function: str, args: Mapping[str, object], attach: str = "", source: str = "") -> str:
@@ -122,13 +122,12 @@ def failure(folder: str) -> dict[str, object] | None:
     return error if isinstance(error, dict) else None
 
 
-def follow(call: Call, folder: str) -> object:
-    """Pass a job's progress on until it ends; a session that goes away leaves the job running.
+def follow(call: Call, folder: str, attach: str) -> object:
+    """Pass the progress of the job of this word on until it ends; a session that goes away leaves the job running.
 
     Raises Refused with the job's own reason, or `job-busy` where other work has taken its place before its result was
     read.
     """
-    attach = _read(folder, "job.json").get("attach")
     last: object = None
     while True:
         over = not alive(folder)
