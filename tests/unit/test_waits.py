@@ -34,6 +34,8 @@ PERSON = "it waits for what a person types or pipes in"
 LAUNCHER = "the main process of a unit, which lives as long as its container; systemd's watchdog and stop limit end it"
 
 WITHOUT = {
+    "cli/interrupts.py hear read": "a pipe of this process, which `interrupts` closes as it ends",
+    "cli/interrupts.py interrupts join": "the pipe that the thread reads was closed just before",
     "cli/recipe.py import_ read": PERSON,
     "cli/serve_line.py _invocation read": PERSON,
     "nodes/local.py _readable read": OURS,

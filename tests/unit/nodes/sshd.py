@@ -76,8 +76,7 @@ class Sshd:
         """End it and every connection on it."""
         for pid in [*self.children(), self.process.pid]:
             try:
-                os.kill(pid, signal.SIGCONT)
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)  # also of a frozen one, which must not go on
             except ProcessLookupError:
                 continue
         self.process.wait()
