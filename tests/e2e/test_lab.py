@@ -117,11 +117,11 @@ def test_a_full_disk_is_truly_full(node: Node) -> None:
 
 def test_nodes_see_each_other_over_the_fabric_with_jumbo_frames(lab: Lab, nodes: Callable[[int], list[Node]]) -> None:
     one, two = nodes(2)
-    one.plug(lab.fabric(), "10.213.78.11")
-    two.plug(lab.fabric(), "10.213.78.12")
-    assert "1 received" in one.text("ping", "-M", "do", "-s", "8900", "-c", "1", "-W", "2", "10.213.78.12")
+    one.plug(lab.fabric())
+    two.plug(lab.fabric())
+    assert "1 received" in one.text("ping", "-M", "do", "-s", "8900", "-c", "1", "-W", "2", two.fabric_address)
     two.unplug(lab.fabric())
-    assert one.exec("ping", "-c", "1", "-W", "1", "10.213.78.12", check=False).returncode != 0
+    assert one.exec("ping", "-c", "1", "-W", "1", two.fabric_address, check=False).returncode != 0
 
 
 def test_an_image_is_pulled_by_digest_and_pushed_from_a_node(lab: Lab, node_factory: NodeFactory) -> None:

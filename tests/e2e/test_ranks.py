@@ -14,9 +14,9 @@ import pytest
 
 from tests.e2e.conftest import Shell, until
 from tests.lab import images
-from tests.lab.lab import FABRIC_SUBNET, Lab
+from tests.lab.lab import Lab
 from tests.lab.machine import LabError, run
-from tests.lab.node import Node
+from tests.lab.node import FABRIC_SUBNET, Node
 
 UNIT = "qwen.service"
 LAUNCHER = "/usr/local/lib/sparkops/launcher.py"
@@ -28,10 +28,6 @@ WATCHDOG = 12.0
 """Seconds without a sign of life after which the engine is ended, where it is to hang or a machine to stand still."""
 COOLDOWN = 80
 """Seconds between two restarts after hangs."""
-
-
-def fabric_address(node: Node) -> str:
-    return f"{FABRIC_SUBNET}.{node.address.rpartition('.')[2]}"
 
 
 def inventory(
@@ -73,7 +69,7 @@ def inventory(
         "version": 1,
         "cluster": "tests",
         "connection": {"user": "root"},
-        "nodes": {node.name: {"fabric": {"address": fabric_address(node)}} for node in nodes},
+        "nodes": {node.name: {"fabric": {"address": node.fabric_address}} for node in nodes},
         "services": {"qwen": service},
     }
 
@@ -90,7 +86,7 @@ class Cluster:
             node.exec("mkdir", "-p", "/srv/tiny")
             node.write("/srv/tiny/config.json", b"{}")
             node.write("/srv/tiny/model.safetensors", len(header).to_bytes(8, "little") + header + b"\0")
-            node.plug(lab.fabric(), fabric_address(node))
+            node.plug(lab.fabric())
 
     def declare(self, mode: str = "ranks", **more: Any) -> None:
         self.shell.write("inventory.yml", json.dumps(inventory(self.image, self.nodes, mode, **more)))
@@ -169,8 +165,8 @@ def test_ranks_wait_for_each_other_and_a_second_apply_changes_nothing(cluster: C
     until(cluster.serves)
     argv = json.loads(head.text("curl", "-sS", "http://127.0.0.1:8000/lab/argv"))
     words = " ".join(argv["argv"])
-    assert f"--master-addr {fabric_address(head)} --nnodes 3 --node-rank 0" in words and "--headless" not in words
-    assert argv["environment"]["VLLM_HOST_IP"] == fabric_address(head)
+    assert f"--master-addr {head.fabric_address} --nnodes 3 --node-rank 0" in words and "--headless" not in words
+    assert argv["environment"]["VLLM_HOST_IP"] == head.fabric_address
     assert "rank 1 of an engine" in cluster.shown("StatusText")[1]
     started = cluster.shown("ExecMainStartTimestampMonotonic")
     assert cluster.apply()["steps"] == [], "a second apply changes nothing, the key of the group neither"
@@ -279,7 +275,7 @@ def test_a_fabric_that_is_cut_is_told_and_heals(cluster: Cluster) -> None:
         report = cluster.shell.json("drift", "inventory.yml", status=None)
         notices = [each["message"] for each in report["notices"] if each["id"] == "group-not-running"]
         assert any("not over fabric" in each for each in notices), report["notices"]
-        second.plug(cluster.lab.fabric(), fabric_address(second))
+        second.plug(cluster.lab.fabric())
     assert [cause for _, cause in cluster.group(head)["restarts"]] == ["cut"]
     assert cluster.shown("NRestarts") == ["0", "0", "0"]
 

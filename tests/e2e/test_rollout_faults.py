@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell, at_work, until
-from tests.e2e.test_ranks import fabric_address
 from tests.e2e.test_rollout import ROLES, Cluster, states
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -265,7 +264,7 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
     }
     write = cluster.shell.write
     for node in (head, other):
-        node.plug(cluster.lab.fabric(), fabric_address(node))
+        node.plug(cluster.lab.fabric())
 
     def declare(mode: str) -> None:
         """The service `pair` beside the engines of the other one."""
@@ -274,7 +273,7 @@ def test_two_ranks_come_back_together(cluster: Cluster) -> None:
         text["services"]["pair"] = {**text["services"].pop("qwen"), **pair}
         del text["services"]["pair"]["replicas"]
         for node in (head, other):
-            text["nodes"][node.name] = {"fabric": {"address": fabric_address(node)}}
+            text["nodes"][node.name] = {"fabric": {"address": node.fabric_address}}
         write("inventory.yml", json.dumps(text))
 
     def specs() -> list[str]:

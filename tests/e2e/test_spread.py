@@ -12,13 +12,12 @@ import pytest
 from tests.e2e.conftest import Shell, until
 from tests.lab.hub import Fault, Hub
 from tests.lab.lab import Lab
-from tests.lab.node import Node
+from tests.lab.node import FABRIC_SUBNET, Node
 from tests.lab.registry import Layer
 from tests.worker import checkpoints_made as made
 
 REPO = "org/tiny"
 FOLDER = "/var/lib/sparkops/models/org--tiny/main"
-FABRIC = "10.213.78"
 APPLY = ("apply", "inventory.yml", "--yes", "--role", "checkpoint")
 
 
@@ -40,9 +39,9 @@ class Cluster:
         self, shell: Shell, nodes: list[Node], hub: Hub, lab: Lab, more: str = "", *, image: str = "pull: none"
     ) -> None:
         self.shell, self.nodes, self.hub, self.lab = shell, nodes, hub, lab
-        for number, node in enumerate(nodes):
-            node.plug(lab.fabric(), self.address(number))
-        lines = [f"  {node.name}: {{fabric: {{address: {self.address(n)}}}}}\n" for n, node in enumerate(nodes)]
+        for node in nodes:
+            node.plug(lab.fabric())
+        lines = [f"  {node.name}: {{fabric: {{address: {node.fabric_address}}}}}\n" for node in nodes]
         shell.write(
             "inventory.yml",
             f"version: 1\ncluster: test\nconnection: {{user: spark, become: true}}\nnodes:\n{''.join(lines)}"
@@ -51,7 +50,7 @@ class Cluster:
         )
 
     def address(self, number: int) -> str:
-        return f"{FABRIC}.{20 + number}"
+        return self.nodes[number].fabric_address
 
     def sums(self, node: Node) -> str:
         return node.text("sh", "-c", f"cd {FOLDER} && sha256sum *.safetensors config.json")
@@ -66,7 +65,7 @@ class Cluster:
 
     def quiet(self) -> None:
         """Wait until the relays have ended; no helper folder, and no key, is left."""
-        until(lambda: all(FABRIC not in "".join(self.listening(node)) for node in self.nodes))
+        until(lambda: all(FABRIC_SUBNET not in "".join(self.listening(node)) for node in self.nodes))
         for node in self.nodes:
             found = node.exec(
                 "grep", "-rlE", "PRIVATE KEY|BEGIN CERT", "/run/sparkops", "/var/lib/sparkops", check=False

@@ -22,7 +22,7 @@ from . import dockerd, images, machine, model, real_engine, registry, rootfs
 from .dockerd import Engine
 from .images import Image
 from .machine import Daemon, LabError, run, store_address
-from .node import Node, container_name
+from .node import FABRIC_SUBNET, Node, container_name
 from .registry import Registry
 
 NETWORK = "sparkops-lab"
@@ -30,7 +30,6 @@ SUBNET = "10.213.77"
 GATEWAY = f"{SUBNET}.1"
 BRIDGE = "sparkops-lab0"
 FABRIC = "sparkops-lab-fabric"
-FABRIC_SUBNET = "10.213.78"
 FABRIC_MTU = 9000
 LABEL = "sparkops-lab"
 HUB_PORT = 5080

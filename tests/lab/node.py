@@ -17,6 +17,7 @@ from pathlib import Path
 from .dockerd import Engine
 from .machine import LabError, run, wait_until
 
+FABRIC_SUBNET = "10.213.78"
 ENVIRONMENT = ("env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
 _PROCESSES: dict[str, tuple[int, str]] = {}
 """By container the process id of its PID 1 and when that started."""
@@ -161,9 +162,14 @@ class Node:
         self.exec("mkdir", "-p", path)
         self.exec("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path)
 
-    def plug(self, network: str, address: str) -> None:
-        """Connect another network (see Lab.fabric). The interface's name may change; find it by its address."""
-        self.engine("network", "connect", "--ip", address, network, self.container)
+    @property
+    def fabric_address(self) -> str:
+        """Its own address on the second network, which no other node of the lab has."""
+        return f"{FABRIC_SUBNET}.{self.address.rpartition('.')[2]}"
+
+    def plug(self, network: str) -> None:
+        """Connect the second network (see Lab.fabric). The interface's name may change; find it by its address."""
+        self.engine("network", "connect", "--ip", self.fabric_address, network, self.container)
 
     def unplug(self, network: str) -> None:
         self.engine("network", "disconnect", network, self.container)
