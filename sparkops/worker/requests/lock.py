@@ -66,7 +66,7 @@ def _holder(folder: str) -> str | None:
             number, text = os.fstat(file.fileno()).st_ino, file.read(4096)
         with open("/proc/locks", encoding="ascii") as locks:
             held = any("FLOCK" in line and f":{number} " in line for line in locks)
-    except OSError:
+    except FileNotFoundError:
         return None
     return text if held else None
 
