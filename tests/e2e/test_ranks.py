@@ -24,6 +24,8 @@ HEARTBEAT = 12.0
 """Seconds of silence after which a rank of these tests is lost."""
 START = 90.0
 """Seconds within which all ranks run again after that: 5 of a machine that does nothing else."""
+TOGETHER = 15.0
+"""Seconds within which all ranks run again once a lost one is missed."""
 WATCHDOG = 12.0
 """Seconds without a sign of life after which the engine is ended, where it is to hang or a machine to stand still."""
 COOLDOWN = 80
@@ -203,16 +205,16 @@ def test_what_is_lost_ends_and_starts_all_ranks_together(cluster: Cluster) -> No
     cluster.apply()
     until(cluster.serves)
 
-    with cluster.starts_again("an engine killed", within=START):
+    with cluster.starts_again("an engine killed", within=HEARTBEAT + TOGETHER):
         second.exec("docker", "kill", cluster.containers()[1])
     assert "the container ended with 137" in last_end(cluster, head)
     assert "the container ended with 137" in last_end(cluster, third)
 
-    with cluster.starts_again("a launcher killed", within=HEARTBEAT + START):
+    with cluster.starts_again("a launcher killed", within=HEARTBEAT + TOGETHER):
         third.exec("systemctl", "kill", "--kill-whom=main", "-s", "KILL", UNIT)
     assert "its launcher was started anew" in last_end(cluster, head)
 
-    with cluster.starts_again("the head's launcher killed", within=HEARTBEAT + START):
+    with cluster.starts_again("the head's launcher killed", within=HEARTBEAT + TOGETHER):
         head.exec("systemctl", "kill", "--kill-whom=main", "-s", "KILL", UNIT)
     assert "its launcher was started anew" in last_end(cluster, second)
     assert [cause for _, cause in cluster.group(head)["restarts"]] == ["engine", "anew"]
