@@ -33,6 +33,9 @@ def test_each_of_its_names_may_be_missing_or_as_it_is_and_nothing_else(tmp_path:
         acquire(folder)
     assert (caught.value.id, caught.value.values["path"]) == ("own-path-occupied", str(path))
     assert f"mv {path}" in words(caught.value.id, caught.value.values)[1]
+    if name == "lock":  # also where nobody takes it: by a plan
+        with fails("own-path-occupied", Refused):
+            lock.locked(str(folder))
     path.unlink() if name in own_folder.FOLDERS else path.rmdir()
     path.symlink_to("nowhere")
     with fails("own-path-occupied", Refused):
@@ -47,6 +50,8 @@ def test_a_file_in_the_place_of_the_folder_or_of_one_above_is_named(tmp_path: Pa
         with pytest.raises(Refused) as caught:
             acquire(folder)
         assert (caught.value.id, caught.value.values["path"]) == ("own-path-occupied", str(tmp_path / "file"))
+        with fails("own-path-occupied", Refused):
+            lock.locked(str(folder))
 
 
 def test_folders_that_are_links_are_followed(tmp_path: Path) -> None:

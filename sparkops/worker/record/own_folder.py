@@ -40,6 +40,8 @@ def explained(folder: str) -> Iterator[None]:
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             declared = "folder"
             raise Refused.of("own-path-occupied", path=_in_the_way(path), found="a file", declared=declared) from None
+        if error.errno == errno.EISDIR:
+            raise Refused.of("own-path-occupied", path=path, found="a folder", declared="file") from None
         raise os_error(OSError(error.errno, error.strerror, path)) from None
 
 

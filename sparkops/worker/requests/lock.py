@@ -60,14 +60,15 @@ def locked(folder: str) -> Reason | None:
 
 def _holder(folder: str) -> str | None:
     """What stands in the lock that is held. The kernel's list of locks is read; trying the lock would make a run that
-    begins meanwhile see it busy."""
-    try:
-        with open(os.path.join(folder, "lock"), encoding="utf-8", errors="replace") as file:
-            number, text = os.fstat(file.fileno()).st_ino, file.read(4096)
+    begins meanwhile see it busy. Raises Refused where it can't be read, with the path that is in the way."""
+    with own_folder.explained(folder):
+        try:
+            with open(os.path.join(folder, "lock"), encoding="utf-8", errors="replace") as file:
+                number, text = os.fstat(file.fileno()).st_ino, file.read(4096)
+        except FileNotFoundError:
+            return None
         with open("/proc/locks", encoding="ascii") as locks:
             held = any("FLOCK" in line and f":{number} " in line for line in locks)
-    except FileNotFoundError:
-        return None
     return text if held else None
 
 

@@ -28,7 +28,8 @@ def port() -> int:
 
 def rank_of(folder: Path, rank: int, port: int, *, key: str = "k" * 64, count: int = 3) -> Ranks:
     """A rank whose launcher nobody watches."""
-    (folder / f"key-{key[0]}").write_text(key)
+    if not (folder / f"key-{key[0]}").exists():  # a rank that runs would read it half written
+        (folder / f"key-{key[0]}").write_text(key)
     roads = [{road: f"{network}.{number + 1}" for road, network in ROADS.items()} for number in range(count)]
     spec: dict[str, Any] = {
         "port": port,
