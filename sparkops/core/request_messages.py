@@ -63,6 +63,15 @@ class LinksTold(TypedDict):
     units: list[str]
 
 
+class LinkCounters(TypedDict):
+    """What is counted behind an address: errors of RDMA by name; bytes as Ethernet's driver counts them and as that of
+    RDMA does, 0 where it does not."""
+
+    errors: Mapping[str, int]
+    sent: list[int]
+    received: list[int]
+
+
 class CellRequest(TypedDict):
     """So many streamed completions at once, of `tokens` after `context` tokens of prompt, in `seconds` at most each."""
 

@@ -157,12 +157,12 @@ def test_a_docker_that_hangs_makes_unknown_what_it_would_tell_and_holds_up_nothi
     try:
         began = time.monotonic()
         report = shell.json("apply", "inventory.yml", *roles, "--yes", status=4)
-        (why,) = [each for id, each in report["unknown"].items() if id.startswith("image ")]
-        assert why["id"] == "docker-silent"
+        for kind in ("image", "unit"):  # which container has the unit's port, Docker would tell
+            (why,) = [each for id, each in report["unknown"].items() if id.startswith(f"{kind} ")]
+            assert why["id"] == "docker-silent"
         outcomes = {each["id"].split()[1]: each for each in report["results"]}
         assert outcomes["/etc/sparkops-one"]["outcome"] == "done"
-        assert outcomes["qwen.service"]["outcome"] == "not-attempted"
-        assert outcomes["qwen.service"]["reason"]["args"]["reason"]["id"] == "docker-silent"
+        assert "qwen.service" not in outcomes
         shell.run("drift", *ONLY)
         words = said(shell, "status", status=2)
         assert node.name in words and "qwen" in words

@@ -8,7 +8,7 @@ import pytest
 
 from sparkops.core.wording import Message
 from sparkops.inventory.load import load
-from sparkops.models.fabric.figures import expected, moved, verdict
+from sparkops.models.fabric.figures import expected, moved, others, shared, verdict
 from sparkops.models.fabric.plan import Line, measured_cables
 from sparkops.operate.fabric.check import Checked, cables
 from sparkops.reports.fabric_check import as_json, lines
@@ -91,6 +91,35 @@ def test_so_little_by_tcp_that_processors_may_bound_it_is_not_known() -> None:
     assert verdict(8.0, expected(200_000, 1), "tcp", busy=0.95) is None
     assert verdict(8.0, expected(200_000, 1), "tcp", busy=0.3) == "degraded"
     assert verdict(60.0, expected(200_000, 1), "tcp", busy=0.95) == "good"
+
+
+def test_what_others_sent_over_the_link_leaves_a_low_figure_unknown() -> None:
+    assert verdict(8.0, 100.0, "rdma", foreign=60.0) is None
+    assert verdict(60.0, 100.0, "rdma", foreign=30.0) is None
+    assert verdict(8.0, 100.0, "tcp", foreign=60.0) is None
+    assert verdict(8.0, 100.0, "rdma", foreign=2.0) == "degraded", "so little does not explain it"
+    assert verdict(97.0, 100.0, "rdma", foreign=60.0) == "good"
+    assert not shared(60.0, None)
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("passed", "gbits", "foreign"),
+    [
+        ([([0, 0], [3 * GB, 0])], 8.0, 0.0),  # 24 Gb in 3 s are the measurement's own
+        ([([7, 0], [3 * GB + 7, 3 * GB])], 8.0, 0.0),  # and so they are where both drivers count them
+        ([([0, 0], [9 * GB, 0])], 8.0, 24 - 8 * 1.15),
+        ([([0, 0], [9 * GB, 0]), ([0, 0], [9 * GB, 0])], 16.0, 48 - 16 * 1.15),  # of both twins
+        ([([0, 0], [0, 9 * GB])], 8.0, 24 - 8 * 1.15),  # by RDMA
+        ([([5 * GB, 0], [0, 0])], 8.0, 0.0),  # set back by its driver: says nothing
+    ],
+)
+def test_what_others_sent_is_what_the_interfaces_counted_beyond_the_measurement(
+    passed: list[tuple[list[int], list[int]]], gbits: float, foreign: float
+) -> None:
+    assert others(passed, gbits, seconds=3.0) == pytest.approx(foreign)
 
 
 def test_a_link_of_100_gigabits_is_not_expected_to_carry_more() -> None:

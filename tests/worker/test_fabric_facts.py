@@ -11,6 +11,7 @@ import pytest
 from sparkops.worker.calls import Unknown
 from sparkops.worker.facts import fabric, network
 from sparkops.worker.requests import facts
+from sparkops.worker.requests.measure import counted
 from tests.errors import fails
 from tests.worker import sparks
 
@@ -154,3 +155,18 @@ def test_the_session_is_found_above_sudo(tmp_path: Path) -> None:
     (tmp_path / "proc/77/environ").unlink()
     sparks.put(tmp_path, "proc/70/stat", "70 (init) S 1 1 1 0")
     assert network.session_address(str(tmp_path)) is None
+
+
+def test_the_bytes_of_a_link_are_counted_as_each_driver_has_them(tmp_path: Path) -> None:
+    ethernet = "sys/class/net/enp1s0f0np0/statistics"
+    rdma = "sys/class/infiniband/rocep1s0f0/ports/1/counters"
+    counters = {f"{ethernet}/tx_bytes": 5, f"{ethernet}/rx_bytes": 6, f"{rdma}/port_xmit_data": 7}
+    for path, value in counters.items():
+        sparks.put(tmp_path, path, f"{value}\n")
+    rail = {"rdma": "rocep1s0f0", "counters": {"packet_seq_err": 2, "out_of_buffer": None}}
+    assert counted("enp1s0f0np0", rail, str(tmp_path)) == {
+        "errors": {"packet_seq_err": 2},
+        "sent": [5, 4 * 7],
+        "received": [6, 0],
+    }
+    assert counted(None, {}, str(tmp_path)) == {"errors": {}, "sent": [0, 0], "received": [0, 0]}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from sparkops.core.errors import SparkopsError
 from sparkops.core.messages import Fields
-from sparkops.core.request_messages import LinksTold, PathRequest
+from sparkops.core.request_messages import LinkCounters, LinksTold, PathRequest
 from sparkops.core.wording import Message
-from sparkops.models.fabric.figures import Verdict, expected, moved, verdict
+from sparkops.models.fabric.figures import Verdict, expected, moved, others, shared, verdict
 from sparkops.models.fabric.plan import Cable, Line
 from sparkops.nodes.session import returned
 
@@ -54,6 +54,11 @@ def addresses(node: str, whole: Sequence[Cable]) -> dict[str, list[str]]:
     """What `measure.look` is asked on a node: its own end of every link."""
     own = [line.address for each in whole if each.sender == node for line in each.lines]
     return {"addresses": own + [line.peer for each in whole if each.receiver == node for line in each.lines]}
+
+
+def _errors(told: Mapping[str, LinkCounters]) -> dict[str, int]:
+    """The error counters of a node by `counter at address`."""
+    return {f"{name} at {address}": value for address, own in told.items() for name, value in own["errors"].items()}
 
 
 def _lossy(lost: Mapping[str, Mapping[str, int]]) -> Message | None:
@@ -114,13 +119,17 @@ class Measurement:
         try:
             before = self._counters(lines)
             rates, busy = self._measured(lines, method)
-            lost = {node: moved(before[node], after) for node, after in self._counters(lines).items()}
+            after = self._counters(lines)
         except SparkopsError as error:
             return self._wrong(line, error.message, mtu=mtu, unknown=True)
         gbits, wanted = sum(rates.values()), expected(self._end(lines[0])["speed_mbps"], len(lines))
-        judged = verdict(gbits, wanted, method, busy)
+        foreign = self._others(lines, before, after, gbits)
+        judged = verdict(gbits, wanted, method, busy, foreign)
         args = {"gbits": round(gbits, 1), "expected": round(wanted or 0, 1)}
         wrong = FAULTS.get(judged, "")
+        if judged is None and shared(foreign, wanted):
+            wrong, args["others"] = "fabric-link-shared", round(foreign, 1)
+        lost = {node: moved(_errors(own), _errors(after[node])) for node, own in before.items()}
         return Figure(
             sender=self.cable.sender,
             receiver=self.cable.receiver,
@@ -134,19 +143,30 @@ class Measurement:
             unknown=judged is None,
         )
 
-    def _counters(self, lines: Sequence[Line]) -> dict[str, dict[str, int]]:
-        """The error counters of both ends by `RDMA address, counter`; nothing is asked where there is no RDMA."""
-        found: dict[str, dict[str, int]] = {}
-        for node, end, addresses in (
-            (self.cable.sender, self._end, [each.address for each in lines]),
-            (self.cable.receiver, self._far_end, [each.peer for each in lines]),
-        ):
-            if all(end(each)["rdma"] for each in lines):
-                told = self.session(node).call("measure.counters", {"addresses": addresses}, timeout=60)
-                found[node] = {
-                    f"{name} at {address}": value for address, own in told.items() for name, value in own.items()
-                }
-        return found
+    def _counters(self, lines: Sequence[Line]) -> dict[str, dict[str, LinkCounters]]:
+        """What both ends count, by node and address."""
+        ends = {
+            self.cable.sender: [each.address for each in lines],
+            self.cable.receiver: [each.peer for each in lines],
+        }
+        return {
+            node: self.session(node).call("measure.counters", {"addresses": own}, timeout=60)
+            for node, own in ends.items()
+        }
+
+    def _others(
+        self,
+        lines: Sequence[Line],
+        before: Mapping[str, Mapping[str, LinkCounters]],
+        after: Mapping[str, Mapping[str, LinkCounters]],
+        gbits: float,
+    ) -> float:
+        """Gb/s of others' on the way that was measured, at the end that saw more."""
+        seconds = min(self.seconds, len(lines) * BYTES * 8e-9 / max(gbits, 1e-9))
+        sender, receiver = self.cable.sender, self.cable.receiver
+        out = [(before[sender][each.address]["sent"], after[sender][each.address]["sent"]) for each in lines]
+        into = [(before[receiver][each.peer]["received"], after[receiver][each.peer]["received"]) for each in lines]
+        return max(others(out, gbits, seconds), others(into, gbits, seconds))
 
     def _end(self, line: Line) -> Fields:
         return self.here["addresses"][line.address]

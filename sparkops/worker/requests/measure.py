@@ -5,12 +5,14 @@ import pwd
 import shutil
 from collections.abc import Mapping
 
-from sparkops.core.request_messages import LinksTold, PathRequest
+from sparkops.core.messages import Fields
+from sparkops.core.request_messages import LinkCounters, LinksTold, PathRequest
 from sparkops.programs import runner
 from sparkops.programs.measure import main as program
 from sparkops.programs.progress import Listener
 from sparkops.worker.calls import Call
 from sparkops.worker.facts import fabric, network
+from sparkops.worker.facts.network import number
 from sparkops.worker.kinds.fabric import units_on_rails
 from sparkops.worker.system import processes
 
@@ -34,12 +36,27 @@ def look(call: Call, args: Mapping[str, list[str]]) -> LinksTold:
     return {"addresses": found, "perftest": perftest, "units": list(units_on_rails("/"))}
 
 
-def counters(call: Call, args: Mapping[str, list[str]]) -> dict[str, dict[str, int]]:
-    """The error counters of the RDMA device behind each of the `addresses`, as far as its driver has them."""
+def counters(call: Call, args: Mapping[str, list[str]]) -> dict[str, LinkCounters]:
+    """What is counted behind each of the `addresses`, as far as its drivers count it."""
     told = network.network("/")
     rails = fabric.fabric("/", told["interfaces"])["rails"]
-    found = {each: rails.get(told["owners"].get(each), {}).get("counters") or {} for each in args["addresses"]}
-    return {each: {name: value for name, value in own.items() if value is not None} for each, own in found.items()}
+    names = {each: told["owners"].get(each) for each in args["addresses"]}
+    return {each: counted(name, rails.get(name, {})) for each, name in names.items()}
+
+
+def counted(interface: str | None, rail: Fields, root: str = "/") -> LinkCounters:
+    """The counters of an interface and of the RDMA device behind it. RDMA counts in units of four bytes."""
+    ethernet = f"/sys/class/net/{interface}/statistics"
+    rdma = f"/sys/class/infiniband/{rail.get('rdma')}/ports/1/counters"
+
+    def both(name: str, data: str) -> list[int]:
+        return [number(root, f"{ethernet}/{name}") or 0, 4 * (number(root, f"{rdma}/{data}") or 0)]
+
+    return {
+        "errors": {name: value for name, value in (rail.get("counters") or {}).items() if value is not None},
+        "sent": both("tx_bytes", "port_xmit_data"),
+        "received": both("rx_bytes", "port_rcv_data"),
+    }
 
 
 def path(call: Call, args: PathRequest) -> dict[str, bool]:
