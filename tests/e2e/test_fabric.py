@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.e2e.conftest import Shell
+import pytest
+
+from tests.e2e.conftest import Shell, until
 from tests.e2e.test_ranks import inventory
 from tests.lab.lab import Lab
 from tests.lab.machine import run
@@ -224,6 +226,33 @@ def test_an_apply_measures_the_cable_where_that_is_declared(
     again = ("apply", "inventory.yml", "--role", "fabric", "--replace", path, "--yes")
     (result,) = shell.json(*again, status=4)["results"]
     assert result["reason"]["args"]["reason"]["id"] == "fabric-mtu-differs"
+
+
+FLOOD = "from socket import *; s = socket(AF_INET, SOCK_DGRAM)\nwhile True: s.sendto(bytes(60000), ('PEER', 9))"
+
+
+@pytest.mark.slow
+def test_a_link_that_others_use_meanwhile_is_not_called_degraded(
+    lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
+) -> None:
+    """Measured until it tells something: on a busy machine TCP proves neither."""
+    one, other = nodes(2)
+    cabled(one, other)
+    shell.write("inventory.yml", pair(one, other))
+    shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")
+    peer = addresses(other, "cx0")[0].partition("/")[0]
+
+    def found() -> str | None:
+        told = shell.json("fabric", "check", "--seconds", "1", status=None)["figures"][0]
+        return str(told["reason"]["id"]) if told["reason"] else None
+
+    with losing(other, SOME):
+        until(lambda: found() == "fabric-link-degraded", seconds=180)
+        one.exec("systemd-run", "--unit", "flood", "python3", "-c", FLOOD.replace("PEER", peer))
+        try:
+            until(lambda: found() == "fabric-link-shared", seconds=180)
+        finally:
+            one.exec("systemctl", "stop", "flood")
 
 
 def test_discover_reads_only_and_guesses_nothing(lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]) -> None:
