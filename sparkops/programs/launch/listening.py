@@ -28,7 +28,8 @@ class Unseen(Exception):
 
 
 class Owner(NamedTuple):
-    """A process with a listening socket. `container` is an id of 64 digits, `unit` systemd's; "" for none.
+    """A process with a listening socket. `container` is an id of 64 digits, `unit` systemd's; "" for none. One of a
+    user's manager has that behind it, in brackets: no unit of the system is called so.
 
     `relayed` is the address of the container for which Docker's proxy listens.
     """
@@ -187,7 +188,8 @@ def _unit(group: str) -> str:
         _, controller, path = [*line.split(":", 2), "", ""][:3]
         found = UNIT.findall(path) if controller in ("", "name=systemd") else []
         if found:
-            return str(found[-1])
+            manager = next((f" ({each})" for each in found[:-1] if each.startswith("user@")), "")
+            return str(found[-1]) + manager
     return ""
 
 

@@ -80,7 +80,12 @@ def test_a_process_is_in_the_container_of_its_control_group(proc: Proc, group: s
         ("0::/system.slice/vllm.service\n", "vllm.service"),
         ("0::/system.slice/system-vllm.slice/vllm@1.service\n", "vllm@1.service"),
         ("0::/user.slice/user-1000.slice/session-3.scope\n", "session-3.scope"),
-        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service\n", "vllm.service"),
+        (
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service\n",
+            "vllm.service (user@1000.service)",
+        ),
+        ("0::/user.slice/user-1000.slice/user@1000.service/init.scope\n", "init.scope (user@1000.service)"),
+        ("0::/system.slice/user@1000.service\n", "user@1000.service"),
         ("12:pids:/x.service\n1:name=systemd:/system.slice/vllm.service\n", "vllm.service"),
         ("0::/\n", ""),
         ("", ""),

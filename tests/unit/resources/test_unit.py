@@ -168,6 +168,7 @@ FOREIGN = {"process": "vllm", "pid": 41, "container": "", "unit": "", "service":
         ({"unit": "old.service"}, "port-taken", "process 41 (vllm) of old.service"),
         ({"unit": "session-3.scope"}, "port-taken-by-process", "process 41 (vllm) of session-3.scope"),
         ({"container": "podmans", "unit": "libpod-1.scope"}, "port-taken-by-process", "of container podmans"),
+        ({"unit": "a.service (user@9.service)"}, "port-taken-by-process", "of a.service (user@9.service)"),
         ({"pid": 1, "process": "systemd", "unit": "web.socket"}, "port-taken-by-process", "(systemd) of web.socket"),
         ({}, "port-taken-by-process", "process 41 (vllm)"),
     ],
