@@ -273,7 +273,9 @@ def _serve(service: ServiceVariables) -> Mapping[str, object]:
             given, declared = service["serve"][key], service[key]
             name = service["name"]
             raise InventoryError.of("serve-contradicts-service", service=name, key=key, serve=given, declared=declared)
-    return {"host": service["host"], "port": service["port"], **ranks_flags(service), **service["serve"]}
+    bridged = service["container"]["network"] == "bridge"  # the host is where its port is published on the node
+    host = "0.0.0.0" if bridged else service["host"]
+    return {"port": service["port"], **ranks_flags(service), **service["serve"], "host": host}
 
 
 def ranks_flags(service: ServiceVariables) -> dict[str, object]:

@@ -153,11 +153,12 @@ def _status(
         looking = session.stream("observe", {"asks": _asks(mine), "limit": LIMIT}, timeout=LIMIT + MARGIN)
         working = session.stream("jobs.list", timeout=LIMIT)
         holding = session.stream("lock.holder", {"state_dir": fleet.targets[node].state_dir}, timeout=LIMIT)
-        answer, running, holder = returned(looking), returned(working), returned(holding)
-        answers = answer["answers"]
-        offset = float(answer["clock"]) - float(answer["monotonic"])
-        told = [_rank(rank, answers, offset, engines.get((rank.service, node))) for rank in mine]
-        return _node(node, answers, running, holder), told
+        answer = returned(looking)
+        now = time.time()  # the node's own clock may be another: all times are told by this machine's
+        running, holder = returned(working), returned(holding)
+        answers, boot, ahead = answer["answers"], now - float(answer["monotonic"]), float(answer["clock"]) - now
+        told = [_rank(rank, answers, boot, engines.get((rank.service, node)), ahead) for rank in mine]
+        return _node(node, answers, running, holder, ahead), told
 
     answers, silent = fleet.each(nodes, ask)
     found_nodes, found_ranks = [], []
@@ -195,7 +196,10 @@ def _asks(mine: Sequence[Rank]) -> list[list[object]]:
     return asks
 
 
-def _node(node: str, answers: Mapping[str, object], running: Sequence[object] | None, holder: object) -> NodeStatus:
+def _node(
+    node: str, answers: Mapping[str, object], running: Sequence[object] | None, holder: object, ahead: float = 0.0
+) -> NodeStatus:
+    """`ahead` are the seconds by which the node's clock is ahead of this machine's."""
     facts = unpack(answers.get(FACTS) or {UNKNOWN: as_reason("not-answered")}) or {}
 
     def fact(path: str, type: type[Value]) -> Value | None:
@@ -210,7 +214,7 @@ def _node(node: str, answers: Mapping[str, object], running: Sequence[object] | 
         gpu=fact("gpu.name", str),
         driver=fact("gpu.driver_version", str),
         load=number(load[0]) if load else None,
-        booted=number(fact("uptime.pid1_started", float)),
+        booted=_by_our_clock(fact("uptime.pid1_started", float), ahead),
         jobs=tuple(each for each in running or () if isinstance(each, Mapping)),
         holder=holder if isinstance(holder, Mapping) else None,
         readings={name: _reading(facts, path) for name, path in READINGS.items()},
@@ -225,7 +229,16 @@ def _reading(facts: Mapping[str, object] | Unknown, path: str) -> float | Unknow
     return Unknown.of("reading-not-available", fact=path) if value is None else value
 
 
-def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engine | None = None) -> RankStatus:
+def _by_our_clock(value: object, ahead: float) -> float | None:
+    """A time that a node told."""
+    at = number(value)
+    return None if at is None else at - ahead
+
+
+def _rank(
+    rank: Rank, answers: Mapping[str, object], boot: float, engine: Engine | None = None, ahead: float = 0.0
+) -> RankStatus:
+    """`boot` is when the node's monotonic clock began, by this machine's clock; `ahead` as of `_node`."""
     missing = {UNKNOWN: as_reason("not-answered")}
     state = unpack(answers.get(rank.unit.id) or missing)
     if isinstance(state, Unknown):
@@ -258,7 +271,7 @@ def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engi
         node=rank.node,
         unit=rank.unit.name,
         state=str(state.get("state") or "") if exists else "absent",
-        since=offset + int(clock) / 1e6 if clock.isdecimal() and int(clock) else None,
+        since=boot + int(clock) / 1e6 if clock.isdecimal() and int(clock) else None,
         phase="" if word == "inactive" else str(state.get("property.StatusText") or ""),
         restarts=state.get("restarts"),
         answers=asked.get("answers") if exists else None,
@@ -266,11 +279,11 @@ def _rank(rank: Rank, answers: Mapping[str, object], offset: float, engine: Engi
         reason=why,
         model=rank.model,
         hang=str(hang.get("path") or ""),
-        hung=hang.get("at"),
+        hung=_by_our_clock(hang.get("at"), ahead),
         rank=rank.number,
         figures=figures(counted if rank.probe is not None else Unknown.of("metrics-on-head"), engine),
         start=None if port is None or token is None else (port, token),
-        token=number(state.get("last_token")),
+        token=_by_our_clock(state.get("last_token"), ahead),
     )
 
 

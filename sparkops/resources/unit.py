@@ -73,8 +73,8 @@ class Unit(Resource):
         `probe` waits for.
     main_process: the argument list that the main process must have.
     container: the container that the unit runs for its service, known by the label `sparkops.service`; its label
-        `sparkops.spec` must be `inputs`, its variables those of the spec, its secrets and its image, and Docker must
-        not restart it by itself.
+        `sparkops.spec` must be `inputs`, its variables those of the spec, its secrets and its image, it must not be
+        paused, and Docker must not restart it by itself.
     image: an image reference; the running container's image must be what the reference now resolves to.
     model: the folder of a checkpoint; the container must have been started from what lies there now.
     secret: the bytes of the service's secret environment file; the container's label `sparkops.secret` must be their
@@ -116,7 +116,7 @@ class Unit(Resource):
         }
     )
     guarded: ClassVar[bool] = True
-    implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed", "restart_policy"}
+    implied: ClassVar[frozenset[str]] = RUNS | {"reload_needed", "failed", "restart_policy", "paused"}
     interrupts: ClassVar[frozenset[str]] = RUNS | {"running", "failed"}
 
     content: Content | str | None = None
@@ -220,6 +220,7 @@ class Unit(Resource):
             wanted["container_environment"] = "declared" if self.container else None
             wanted["container_settings"] = "declared" if self.container else None
             wanted["restart_policy"] = "no" if self.container else None
+            wanted["paused"] = False if self.container else None
             wanted["container_image"] = "current" if self.container and self.image else None
             wanted["container_checkpoint"] = "current" if self.container and self.model else None
             wanted["secret_inputs"] = "declared" if self.container and self.secret is not None else None
@@ -228,7 +229,7 @@ class Unit(Resource):
 
     def same(self, key: str, wanted: object, found: object) -> bool:
         """What runs is compared only where something runs; that nothing does is said by `running`."""
-        if key in RUNS | {"restart_policy"} and found is None:
+        if key in RUNS | {"restart_policy", "paused"} and found is None:
             return True
         return bool(wanted == found)
 
@@ -299,7 +300,7 @@ class Unit(Resource):
         place = f"container {names['container']}" if names["container"] else names["unit"]
         told = f"process {names['pid']} ({names['process']})" if names["process"] else ""
         who = " of ".join(each for each in (told, place) if each)
-        adoptable = names["container"] or place.endswith(".service")
+        adoptable = (names["container"] and not names["unit"]) or place.endswith(".service")
         id = "port-taken" if adoptable else "port-taken-by-process"
         return Message.of(id, port=self.port, who=who, service=self.service or self.name, node=self.node)
 

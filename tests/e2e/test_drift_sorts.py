@@ -198,6 +198,7 @@ BATCHES: tuple[dict[str, Sort], ...] = (
         "a restart policy of Docker's": Sort(
             provoke=sh("docker update --restart always sparkops-qwen"), about=f"unit {UNIT}", key="restart_policy"
         ),
+        "a paused container": Sort(provoke=sh("docker pause sparkops-qwen"), about=f"unit {UNIT}", key="paused"),
         "memory that was not given back": Sort(
             provoke=Table.unreturned_memory, id="gpu.memory-high", remedy="reboot the node"
         ),

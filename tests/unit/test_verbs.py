@@ -16,7 +16,7 @@ from sparkops.operate.exec import Execution, exit_status
 from sparkops.operate.history import runs
 from sparkops.operate.services import Rank, selected
 from sparkops.operate.start_stop import things
-from sparkops.operate.status import NodeStatus, RankStatus, Status, _rank
+from sparkops.operate.status import FACTS, NodeStatus, RankStatus, Status, _node, _rank
 from sparkops.reports.printer import Printer
 from sparkops.reports.status import as_json, render
 from sparkops.resources.probe import Probe
@@ -87,13 +87,13 @@ def test_what_was_asked_and_could_not_be_told_is_not_known() -> None:
     assert status(refused).exit_status == 3
 
 
-def told(unit: dict[str, Any], probe: Any) -> RankStatus:
-    """The rank of a node that answered so."""
+def told(unit: dict[str, Any], probe: Any, ahead: float = 0.0) -> RankStatus:
+    """The rank of a node that answered so, whose clock is so many seconds ahead of this machine's."""
     declared = rank("n")
     assert declared.probe is not None
     found = {"exists": True, "restarts": 0, **unit}
     serving = {"found": {"health": probe, "counted": {UNKNOWN: {"id": "metrics-refused", "args": {}}}}}
-    return _rank(declared, {declared.unit.id: {"found": found}, declared.probe.id: serving}, 0.0)
+    return _rank(declared, {declared.unit.id: {"found": found}, declared.probe.id: serving}, 0.0, None, ahead)
 
 
 def test_a_service_that_was_stopped_is_said_to_be_stopped() -> None:
@@ -120,6 +120,17 @@ def test_whether_a_service_answers_that_refuses_the_question_is_not_known() -> N
     assert found.reason is not None
     assert found.reason.id == "completion-refused"
     assert status(found).exit_status == 3
+
+
+@pytest.mark.parametrize("ahead", [0.0, 3600.0, -3600.0])
+def test_times_of_a_node_whose_clock_is_wrong_are_told_by_this_machines(ahead: float) -> None:
+    """`since 0 s`, and a token that was generated an hour ago."""
+    kept = {"last_token": 5000.0 + ahead, "last_hang": {"path": "/x", "at": 4000.0 + ahead}}
+    started = {"property.ActiveEnterTimestampMonotonic": "7000000"}
+    found = told({"state": "active (running)", **kept, **started}, {"found": {"answers": True}}, ahead)
+    assert (found.token, found.hung, found.since) == (5000.0, 4000.0, 7.0)
+    node = _node("n", {FACTS: {"found": {"uptime": {"pid1_started": 3000.0 + ahead}}}}, (), None, ahead)
+    assert node.booted == 3000.0
 
 
 def test_the_file_that_describes_the_last_hang_is_named() -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,87 @@ def test_dockers_proxy_is_its_containers(other: tuple[int, int], monkeypatch: py
     assert ports.held(port, "0.0.0.0", lambda: found).own
     other_address = {"Id": "b", "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.3"}}}}
     assert not ports.held(port, "0.0.0.0", lambda: other_address).own
+
+
+def test_dockers_proxy_of_an_ipv6_address_is_its_containers_too(
+    other: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = listening.owner(os.getpid())
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: own._replace(relayed="fd00::2"))
+    there = {"bridge": {"IPAddress": "172.17.0.2", "GlobalIPv6Address": "fd00::2"}}
+    assert ports.held(other[0], "0.0.0.0", lambda: {"Id": "a", "NetworkSettings": {"Networks": there}}).own
+
+
+@pytest.mark.parametrize(("identity", "own"), [("a", True), ("b", False)])
+def test_where_docker_listens_itself_the_container_counts_that_it_publishes(
+    other: tuple[int, int], monkeypatch: pytest.MonkeyPatch, engine: list[dict[str, Any]], identity: str, own: bool
+) -> None:
+    """`userland-proxy: false`: the service's own container was called foreign, and the plan said to adopt Docker."""
+    port, _ = other
+    there = listening.owner(os.getpid())
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: there._replace(process="dockerd", unit="docker.service"))
+    published = {"IP": "0.0.0.0", "PublicPort": port, "Type": "tcp"}
+    engine.append({"Id": "a", "Names": ["/web"], "Labels": {}, "Ports": [published]})
+    held = ports.held(port, "0.0.0.0", lambda: {"Id": identity})
+    assert held.own is own
+    assert own or (held.foreign is not None and ports.words(held.foreign) == "container web")
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "taken"),
+    [
+        ("127.0.0.1", "192.168.1.11", False),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("0.0.0.0", "192.168.1.11", True),
+        ("::", "0.0.0.0", True),
+        ("", "192.168.1.11", True),
+    ],
+)
+def test_a_port_that_docker_publishes_at_another_address_is_not_in_the_way(
+    engine: list[dict[str, Any]], address: str, host: str, taken: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    published = {"IP": address, "PublicPort": port, "Type": "tcp"}
+    engine.append({"Id": "a", "Names": ["/web"], "Labels": {}, "Ports": [published]})
+    assert (ports.held(port, host, lambda: None).foreign is not None) is taken
+
+
+def test_a_container_that_docker_does_not_know_is_named_with_its_unit(
+    other: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """podman's: `sparkops adopt` could not take it over."""
+    there = listening.owner(os.getpid())
+    scope = f"libpod-{'d' * 64}.scope"
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: there._replace(container="d" * 64, unit=scope))
+    monkeypatch.setattr(docker, "inspect_container", lambda name: None)
+    foreign = ports.held(other[0], "0.0.0.0", lambda: None).foreign
+    assert foreign is not None
+    assert (foreign["container"], foreign["unit"]) == ("d" * 12, scope)
+
+
+SOCKETS = "Id=a.socket\nListen=/run/a (Stream)\nListen=[::]:{0}1 (Stream)\n\nId=web.socket\nListen={1}{0} (Stream)\n"
+
+
+@pytest.mark.parametrize("address", ["[::]:", "0.0.0.0:", ""])
+def test_what_systemd_itself_listens_for_is_named_by_its_socket_unit(
+    other: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    port, _ = other
+    there = listening.owner(os.getpid())
+    init = there._replace(pid=1, process="systemd", unit="init.scope")
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: init)
+    (tmp_path / "said").write_text(SOCKETS.format(port, address))
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\ncat {tmp_path}/said\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    foreign = ports.held(port, "0.0.0.0", lambda: None).foreign
+    assert foreign is not None
+    assert ports.words(foreign) == "process 1 (systemd) of web.socket"
+    (tmp_path / "systemctl").write_text("#!/bin/sh\nsleep 0; exit 1\n")
+    again = ports.held(port, "0.0.0.0", lambda: None).foreign
+    assert again is not None and again["unit"] == "init.scope"
 
 
 def test_a_service_that_starts_again_meanwhile_is_not_foreign(

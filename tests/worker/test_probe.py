@@ -21,6 +21,7 @@ from sparkops.worker.kinds import probe
 from sparkops.worker.system import serving
 from tests.errors import fails
 from tests.worker import small_engine
+from tests.worker.nodes import call
 from tests.worker.small_engine import mode
 
 
@@ -84,6 +85,41 @@ def test_what_listens_for_a_service_without_a_container_is_foreign(port: int, mo
     monkeypatch.setattr(docker, "service_container", lambda service: None)
     given = ask(port, service="qwen", container="sparkops-qwen", spec="/nowhere")
     assert "listens on port" in probe.completion(given).why
+
+
+@pytest.fixture
+def unknown_at_first(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The service's container, which Docker does not tell at its first three questions; how often it was asked."""
+    own, asked = listening.owner(os.getpid()), [0]
+
+    def found(service: str) -> dict[str, str]:
+        asked[0] += 1
+        if asked[0] <= 3:
+            raise Unknown.of("docker-stopped")
+        return {"Id": "c" * 64}
+
+    monkeypatch.setattr(listening, "owner", lambda pid, proc: own._replace(container="c" * 64))
+    monkeypatch.setattr(docker, "service_container", found)
+    monkeypatch.setattr(probe, "POLL", 0.01)
+    return asked
+
+
+def test_a_docker_that_starts_again_in_the_middle_of_the_wait_does_not_end_it(
+    port: int, unknown_at_first: list[int]
+) -> None:
+    given = ask(port, service="qwen", container="sparkops-qwen", spec="/nowhere")
+    probe.converge(call(), given, None, {"answers": True}, {"wait_seconds": 60.0})
+    assert unknown_at_first[0] > 3
+
+
+@pytest.mark.parametrize(("known", "wait"), [(0.0, 60.0), (60.0, 0.0)])
+def test_what_stays_unknown_is_not_told_as_a_service_that_does_not_answer(
+    port: int, unknown_at_first: list[int], monkeypatch: pytest.MonkeyPatch, known: float, wait: float
+) -> None:
+    monkeypatch.setattr(probe, "UNKNOWN_SECONDS", known)
+    given = ask(port, service="qwen", container="sparkops-qwen", spec="/nowhere")
+    with fails("docker-stopped", Unknown):
+        probe.converge(call(), given, None, {"answers": True}, {"wait_seconds": wait})
 
 
 def test_nothing_that_listens_is_told(port: int) -> None:

@@ -298,6 +298,29 @@ def test_a_container_has_the_variables_of_its_spec_its_secrets_and_its_image(
     assert (found["container_environment"], found["restart_policy"]) == (told, "always")
 
 
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_container_that_somebody_paused_is_let_go_on(
+    says: SAYS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    """Every question ran into its limit, apply failed, and the unit was as declared."""
+    path = str(tmp_path / "docker.sock")
+    monkeypatch.setattr(docker, "SOCKET", path)
+    says(PRESENT)
+    thing = declared(running=True, container="c", service="q")
+    with running(path) as engine:
+        engine.answers = {
+            "/containers/json": say(json.dumps([{"Id": "c"}])),
+            "/containers/c/json": say(json.dumps({"Id": "c", "State": {"Running": True, "Paused": paused}})),
+            "/containers/c/unpause": say("", 204),
+        }
+        (found,) = look(tmp_path, thing)
+        assert found["paused"] is paused
+        assert "paused" not in thing.interrupting
+        unit._resume("q")
+        assert paused == any(path.endswith("/unpause") for _, path, *_ in engine.asked)
+    assert thing.same("paused", False, None), "nothing runs"
+
+
 AS_DECLARED = {"Memory": 1 << 30, "MemorySwap": -1, "PidsLimit": None, "CpuShares": 0, "CpusetCpus": ""}
 
 

@@ -256,7 +256,8 @@ class TokenActivity:
 
     The gauges of vLLM come with the result of a step: a worker that stops between two steps leaves them as they are for
     ever. So where nothing moved for a third of `patience` (seconds) it is asked for a token. A long prefill generates
-    nothing for minutes; so what is read and cached counts as movement too.
+    nothing for minutes; so what is read and cached counts as movement too. To be sent away is a sign of life of an
+    engine that is at work, not of one in which requests are open and no token moves.
     """
 
     def __init__(self, api: Api, seconds: float, patience: float) -> None:
@@ -285,11 +286,11 @@ class TokenActivity:
         self.why = self.api.foreign()
         if self.why:
             return False
+        now: dict[str, float] | None = None
         try:
             now = self.api.metrics(max(1.0, self.interval))
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException) as error:  # a completion may come all the same
             self.why = f"/metrics: {error or type(error).__name__}"
-            return False
         alive = self._moved(now or {})
         if not alive and time.monotonic() - self.proved >= self.idle_seconds:
             alive = self._completes()
@@ -312,7 +313,7 @@ class TokenActivity:
     def _completes(self) -> bool:
         stuck = self.why
         asked = self.api.completion(self.seconds)
-        if asked.why and not asked.refused and not asked.busy:
+        if asked.why and not asked.refused and not (asked.busy and not stuck):
             self.why = "; ".join(filter(None, (stuck, asked.why)))
             return False
         if not asked.why:

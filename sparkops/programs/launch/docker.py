@@ -13,6 +13,7 @@ import time
 import urllib.parse
 from typing import Any
 
+from sparkops.programs.launch.listening import Owner
 from sparkops.programs.launch.systemd import ENGINE_ENDED, ENGINE_UNAVAILABLE, START_REFUSED, WRONG_SPEC, Failed, say
 
 DOCKER = "/var/run/docker.sock"
@@ -20,6 +21,8 @@ KNOWN = (1, 48)
 TICK = 1.0
 LABEL = "sparkops.service"
 KEPT_LINES = 400
+KILLED = (137, 143)
+"""Statuses of a container that ended by SIGKILL or SIGTERM: somebody else, or the kernel, ended it."""
 GONE_SECONDS = 30.0
 """For a killed container to be gone, and for a removal."""
 
@@ -137,6 +140,18 @@ class Container:
             what = f"a container named {self.name} exists that sparkops did not make; sparkops adopt moves it aside"
             raise Failed(WRONG_SPEC, what)
 
+    def leaves(self, owner: "Owner") -> bool:
+        """Whether what listens on the port may go by itself: a container that Docker has removed, or one of another
+        service of sparkops, also where Docker listens for it."""
+        if owner.container:
+            found = self.inspect(owner.container)
+            return found is None or LABEL in ((found.get("Config") or {}).get("Labels") or {})
+        if not owner.dockers:
+            return False
+        filters = urllib.parse.quote(json.dumps({"publish": [f"{self.spec['port']}/tcp"], "label": [LABEL]}))
+        status, told = self.docker.ask("GET", f"/containers/json?filters={filters}")
+        return status == 200 and bool(told)
+
     def start(self, body: dict[str, object]) -> None:
         """Create and start it. Raises Failed with Docker's own words."""
         status, told = self.docker.ask("POST", f"/containers/create?name={self.name}", body)
@@ -217,15 +232,17 @@ class Container:
     def verdict(self) -> Failed:
         """How it ended, in words, with its own status; after its last words. An end that nobody asked for is a failure.
 
-        vLLM exits with 0 after its engine died of an exception.
+        vLLM exits with 0 after its engine died of an exception. What was killed or removed did not end of a `refusal`.
         """
         self.told.wait(5.0)
         found = self.inspect(self.id)
+        state = (found or {}).get("State") or {}
+        code = int(state.get("ExitCode") or 0)
+        if found is None or state.get("OOMKilled") or code in KILLED:
+            self.refusal = ""
         if found is None:
             what = "the container was removed by somebody else, so how it ended is unknown"
             return Failed(ENGINE_ENDED, f"{what}; its last line: {self.last_line or '(none)'}")
-        state = found.get("State") or {}
-        code = int(state.get("ExitCode") or 0)
         reason = f"the container ended with {code}"
         if state.get("OOMKilled"):
             reason = f"the container was killed because its memory limit was reached (OOMKilled, {code})"
@@ -233,6 +250,14 @@ class Container:
             reason += f": {state['Error']}"
         status = ENGINE_ENDED if code in (0, WRONG_SPEC) else code & 0xFF
         return Failed(status, f"{reason}; its last line: {self.last_line or '(none)'}")
+
+
+def trouble(error: Exception) -> str:
+    """What an exception says that is not ours: a file's has its name, a socket's has none."""
+    told = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return f"Docker does not answer: {told}"
 
 
 def _message(status: int, told: object) -> str:

@@ -26,16 +26,17 @@ from typing import Any
 from sparkops.programs.checkpoints.proof import record_digest
 from sparkops.programs.launch.api import Api, Asked, Question, TokenActivity
 from sparkops.programs.launch.container_body import body_of, cache_folder, digest_of, image_content
-from sparkops.programs.launch.docker import LABEL, TICK, Container, Docker
+from sparkops.programs.launch.docker import TICK, Container, Docker, trouble
 from sparkops.programs.launch.group import ENGINE, HANG
 from sparkops.programs.launch.hang import Progress, describe, dump_python_stacks, processes_of, report
-from sparkops.programs.launch.listening import Listener, Owner, Unseen, listener_of, listening, owners
+from sparkops.programs.launch.listening import Listener, Unseen, listener_of, listening, owners
 from sparkops.programs.launch.node import (
     MEMINFO,
     available,
     drop_caches,
     keep,
     keep_devices,
+    mark,
     permanent_errors,
     secrets_of,
 )
@@ -215,7 +216,7 @@ class Launcher:
             try:
                 inodes = listening(self.spec["port"], self.spec["host"])
                 there = [each for pair in owners(inodes).values() for each in pair]
-                words, leaving = (there[0].words, self._leaving(there[0])) if there else ("", False)
+                words, leaving = (there[0].words, self.container.leaves(there[0])) if there else ("", False)
             except Unseen as error:
                 words, leaving = f"something ({error})", True
             if not words:
@@ -227,11 +228,6 @@ class Launcher:
                 raise Failed(START_REFUSED if leaving else WRONG_SPEC, what)
             self.systemd.phase(f"waiting for the port {self.spec['port']}: it is taken by {words}")
             self.stopping.wait(TICK)
-
-    def _leaving(self, owner: Owner) -> bool:
-        """Whether it may go by itself: a container that Docker has removed, or one of another service of sparkops."""
-        found = self.container.inspect(owner.container) if owner.container else {}
-        return found is None or LABEL in ((found.get("Config") or {}).get("Labels") or {})
 
     def _wait_for_completion(self, cache: str) -> None:
         if self.headless or self.api is None or self.listener is None:
@@ -290,8 +286,7 @@ class Launcher:
 
     def _serving(self, stamp: str, listened: float, seconds: float) -> None:
         if stamp:
-            with open(stamp, "w", encoding="utf-8"):
-                pass
+            mark(stamp)
         times = {"port_seconds": round(listened, 1), "token_seconds": round(seconds, 1), "at": round(time.time())}
         keep(self.spec["kept"], START_FILE, json.dumps(times))
         self._generated(time.time())
@@ -328,7 +323,7 @@ class Launcher:
             if self.systemd.watchdog and time.monotonic() >= due:
                 alive = self.headless or activity.found()
                 due = time.monotonic() + activity.interval
-                if activity.generated > noted:
+                if activity.generated != noted:  # also where the clock was set back meanwhile
                     noted = activity.generated
                     self._generated(noted)
                 if self.ranks is not None:
@@ -388,7 +383,7 @@ def main(argv: list[str]) -> int:
     except Failed as error:
         status, why = error.status, str(error)
     except (OSError, http.client.HTTPException) as error:
-        status, why = ENGINE_UNAVAILABLE, f"Docker does not answer: {error or type(error).__name__}"
+        status, why = ENGINE_UNAVAILABLE, trouble(error)
     say(why)
     launcher.systemd.phase(why)
     if launcher.ranks is not None and not remove:

@@ -5,16 +5,21 @@ Read from procfs alone: the inodes of sockets in state LISTEN (`/proc/PID/net/tc
 proc(5), cgroups(7). It must not know Docker or systemd. Standard library only; the worker uses it too.
 """
 
+import contextlib
 import os
 import re
 import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from sparkops.core.deadline import within
+
 PROC = "/proc"
 LISTEN = "0A"
 WILDCARDS = ("0.0.0.0", "::", "")
 CONTAINER = re.compile(r"[0-9a-f]{64}")
+NAME_SECONDS = 5.0
+"""For the address of a host that is given by its name."""
 UNIT = re.compile(r"(?:^|/)([^/]+\.(?:service|scope))(?=/|$)")
 
 
@@ -23,7 +28,8 @@ class Unseen(Exception):
 
 
 class Owner(NamedTuple):
-    """A process with a listening socket. `container` is an id of 64 digits, `unit` systemd's; "" for none.
+    """A process with a listening socket. `container` is an id of 64 digits, `unit` systemd's; "" for none. One of a
+    user's manager has that behind it, in brackets: no unit of the system is called so.
 
     `relayed` is the address of the container for which Docker's proxy listens.
     """
@@ -35,12 +41,36 @@ class Owner(NamedTuple):
     relayed: str = ""
 
     @property
+    def dockers(self) -> bool:
+        """Whether Docker listens for a container: by its proxy, or itself where it has none (`userland-proxy`)."""
+        return bool(self.relayed) or self.process == "dockerd"
+
+    @property
     def words(self) -> str:
         told = f"process {self.pid} ({self.process})"
         if self.relayed:
             return f"{told}, which relays to the container at {self.relayed}"
+        if self.dockers:
+            return f"{told}, which listens for a container"
+        if self.pid == 1:
+            return f"{told} for a socket unit, which `systemctl list-sockets` names"
         place = f"container {self.container[:12]}" if self.container else self.unit
         return f"{told} of {place}" if place else told
+
+
+def numeric(host: str) -> str:
+    """The address that a socket bound to `host` has: its shortest form, a name's as an engine looks it up (IPv4 only).
+
+    What has none stays as it is.
+    """
+    bare = host.partition("%")[0]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            return _unmapped(socket.inet_ntop(family, socket.inet_pton(family, bare)))
+    if host:
+        with contextlib.suppress(OSError, UnicodeError):
+            return str(within(NAME_SECONDS, lambda: socket.getaddrinfo(host, None, socket.AF_INET))[0][4][0])
+    return host
 
 
 def listening(port: int, host: str, pid: "int | str" = "self", proc: str = PROC) -> "set[str]":
@@ -48,7 +78,8 @@ def listening(port: int, host: str, pid: "int | str" = "self", proc: str = PROC)
 
     A wildcard overlaps with every address. Raises OSError where the process is gone.
     """
-    return {inode for address, number, inode in sockets(pid, proc) if number == port and _overlap(address, host)}
+    host = numeric(host)
+    return {inode for address, number, inode in sockets(pid, proc) if number == port and overlap(address, host)}
 
 
 def sockets(pid: "int | str" = "self", proc: str = PROC) -> "Iterator[tuple[str, int, str]]":
@@ -72,12 +103,18 @@ def _address(text: str) -> str:
     data = b"".join(bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8))
     if len(data) == 4:
         return socket.inet_ntop(socket.AF_INET, data)
-    found = socket.inet_ntop(socket.AF_INET6, data)
-    return found.removeprefix("::ffff:") if "." in found else found
+    return _unmapped(socket.inet_ntop(socket.AF_INET6, data))
 
 
-def _overlap(address: str, host: str) -> bool:
-    """A socket at `::` takes IPv4 too, unless it was told not to, which can't be seen."""
+def _unmapped(address: str) -> str:
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
+def overlap(address: str, host: str) -> bool:
+    """Whether two sockets at these addresses are in each other's way.
+
+    One at `::` takes IPv4 too, unless it was told not to, which can't be seen.
+    """
     if host in WILDCARDS:
         return host == "::" or ":" not in address or address == "::"
     return address in (host, "::") or (address == "0.0.0.0" and ":" not in host)
@@ -151,7 +188,8 @@ def _unit(group: str) -> str:
         _, controller, path = [*line.split(":", 2), "", ""][:3]
         found = UNIT.findall(path) if controller in ("", "name=systemd") else []
         if found:
-            return str(found[-1])
+            manager = next((f" ({each})" for each in found[:-1] if each.startswith("user@")), "")
+            return str(found[-1]) + manager
     return ""
 
 
@@ -171,7 +209,7 @@ class Listener:
     """
 
     def __init__(self, port: int, host: str, container: str, pid: "int | str" = "self", proc: str = PROC) -> None:
-        self.port, self.host, self.container = port, host, container
+        self.port, self.host, self.container = port, numeric(host), container
         self.pid, self.proc = pid, proc
         self.proven: set[str] = set()
 

@@ -53,6 +53,12 @@ def keep(folder: "str | None", name: str, text: str) -> str:
     return path
 
 
+def mark(path: str) -> None:
+    """Leave an empty file; where it can't be written, as on a full disk, it is left out."""
+    with contextlib.suppress(OSError), open(path, "w", encoding="utf-8"):
+        pass
+
+
 def drop_caches() -> None:
     """Free the page cache once: vLLM's check of free memory takes it for used (vLLM #35313)."""
     os.sync()

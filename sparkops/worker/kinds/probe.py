@@ -14,6 +14,8 @@ from sparkops.worker.system import serving
 
 POLL = 1.0
 TRIES = 3
+UNKNOWN_SECONDS = 30.0
+"""For Docker or systemd to tell again who answers."""
 LOG_LINES = 40
 READ_LINES = 4000
 WORDS = re.compile(r"error|exception|fatal|failed|killed|sparkops:", re.IGNORECASE)
@@ -63,23 +65,29 @@ def converge(call: Call, ask: ProbeAsk, found: State, want: State, act: ProbeAct
     """Wait until it answers. Raises Refused, with the log, when it has failed for good or the time is over."""
     if want is None:
         return
-    started = time.monotonic()
+    started = known = time.monotonic()
     limit, failures = act["wait_seconds"], 0
     while True:
-        shown = unit.show([name])[name] if (name := ask.get("unit")) else {}
-        loading = _loading(shown)
-        if not loading:
-            asked = completion(ask)
-            if not asked.why:
-                return
-            why = asked.why
-            failures += 1
-            if shown and (asked.refused or failures >= TRIES):
-                raise _refused(ask, f"the unit is active, yet {why}")
+        shown: dict[str, str] = {}
+        try:
+            if name := ask.get("unit"):
+                shown = unit.show([name])[name]
+            loading = _loading(shown)
+            asked = Asked(loading) if loading else completion(ask)
+            why, known = asked.why, time.monotonic()
+        except Unknown:  # Docker, or systemd, starts again in the middle of the wait
+            now = time.monotonic()
+            if now - known > UNKNOWN_SECONDS or now - started > limit:
+                raise
+            why = "whether it answers is not known just now"
         else:
-            why, failures = loading, 0
-            if _for_good(shown):
+            if not why:
+                return
+            failures = 0 if loading else failures + 1
+            if loading and _for_good(shown):
                 raise _refused(ask, why)
+            if shown and not loading and (asked.refused or failures >= TRIES):
+                raise _refused(ask, f"the unit is active, yet {why}")
         seconds = time.monotonic() - started
         if seconds > limit:
             raise _refused(ask, f"after {seconds:.0f} s: {why}")

@@ -23,6 +23,8 @@ _Answer = TypeVar("_Answer")
 STAMPS = "/run/sparkops/units"
 VENDOR = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system")
 """Where packages put their units. Source: systemd.unit(5)."""
+TRANSIENT = "/run/systemd/transient/"
+"""Where systemd keeps units that came over its bus; they hide files of /etc. Source: systemd.unit(5)."""
 GROUPS = "/run/sparkops/groups"
 TEXT_LIMIT = 64 << 10
 SYSTEMCTL = ["systemctl", "--no-pager", "--no-ask-password"]
@@ -177,7 +179,7 @@ def _port_taken(ask: UnitAsk, own: docker.Answer | None) -> dict[str, object] | 
 def _displaced(foreign: dict[str, object], units: list[str]) -> bool:
     """Whether what listens goes by itself when the unit starts. A container's own unit can't be told: any may be it,
     and the launcher looks again once they are stopped."""
-    if foreign["unit"]:
+    if foreign["unit"] and not foreign["container"]:
         return foreign["unit"] in units
     return any(running(shown) for shown in show(units).values())
 
@@ -274,6 +276,7 @@ def converge(call: Call, ask: UnitAsk, found: State, want: State, act: UnitAct) 
         processes.run([*SYSTEMCTL, "unmask", "--", name])
     if "content" in want and want["content"] != found.get("content"):
         _refuse_vendor(name)
+        _end_transient(call, name)
         safe_path.put(os.path.join(UNITS, name), act["content"], 0o644)
         processes.run([*SYSTEMCTL, "daemon-reload"])
     elif found.get("reload_needed") or "content" not in want:
@@ -287,6 +290,8 @@ def converge(call: Call, ask: UnitAsk, found: State, want: State, act: UnitAct) 
         processes.run([*SYSTEMCTL, "mask", "--", name])
     if found.get("restart_policy") not in (None, want.get("restart_policy")):
         _without_restarts(ask["service"] or "")
+    if found.get("paused") and want.get("paused") is False:
+        _resume(ask["service"] or "")
     if want.get("running"):
         _run(call, ask, found, want, act)
 
@@ -297,9 +302,24 @@ def _without_restarts(service: str) -> None:
         docker.act("POST", f"/containers/{container['Id']}/update", {"RestartPolicy": {"Name": "no"}})
 
 
+def _resume(service: str) -> None:
+    """Let a container go on that somebody paused."""
+    container = docker.service_container(service)
+    if container is not None and container["State"].get("Paused"):
+        docker.act("POST", f"/containers/{container['Id']}/unpause")
+
+
 def _refuse_vendor(name: str) -> None:
     if path := _vendor(name, show([name])[name].get("FragmentPath", ""), "/"):
         raise Refused.of("unit-of-system", unit=name, path=path)
+
+
+def _end_transient(call: Call, name: str) -> None:
+    """Stop what `systemd-run` made under this name: systemd does not read the name's file before it is gone."""
+    if not show([name])[name].get("FragmentPath", "").startswith(TRANSIENT):
+        return
+    change(call, "stop", name)
+    processes.ask([*SYSTEMCTL, "reset-failed", "--", name])  # one that failed stays loaded
 
 
 def _run(call: Call, ask: UnitAsk, found: Mapping[str, object], want: Mapping[str, object], act: UnitAct) -> None:

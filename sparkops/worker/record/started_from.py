@@ -16,7 +16,7 @@ from sparkops.worker.system.root import SPECS, at
 
 CONTAINER = (
     *("container_inputs", "container_image", "container_checkpoint", "secret_inputs"),
-    *("container_environment", "container_settings", "restart_policy"),
+    *("container_environment", "container_settings", "restart_policy", "paused"),
 )
 UPDATABLE = (
     *("Memory", "MemoryReservation", "NanoCpus", "CpuShares", "CpuPeriod", "CpuQuota", "CpuRealtimePeriod"),
@@ -57,6 +57,7 @@ def inputs(
     state["container_environment"] = _environment(spec, found, root) if spec else None
     state["container_settings"] = _settings(spec, found) if spec else None
     state["restart_policy"] = (found.get("HostConfig") or {}).get("RestartPolicy", {}).get("Name") or "no"
+    state["paused"] = bool((found.get("State") or {}).get("Paused"))
     return state
 
 

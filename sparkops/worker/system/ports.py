@@ -1,6 +1,7 @@
 """Who listens on a port of this node: a service's own container or unit, or something foreign, with its names."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -9,8 +10,10 @@ from sparkops.programs import docker, docker_absence
 from sparkops.programs.launch import listening
 from sparkops.programs.launch.listening import Owner, Unseen
 from sparkops.worker.calls import Unknown
+from sparkops.worker.system import processes
 
 LABEL = "sparkops.service"
+_ID = re.compile(r"(?m)^Id=(\S+)$")
 LOOKS = 3
 PAUSE = 0.1
 """Seconds between two looks: a process that is just ending holds a socket that nobody seems to hold."""
@@ -20,7 +23,8 @@ class Held(NamedTuple):
     """A port: whether the service itself listens there, and what else does.
 
     `foreign`: `process`, `pid`, `container` (a name) and `unit` say who it is, "" and 0 where there is none; `service`
-    is the service of sparkops that it belongs to.
+    is the service of sparkops that it belongs to. A container that Docker does not know (podman's, Kubernetes') has a
+    `unit` too.
     """
 
     own: bool
@@ -41,11 +45,14 @@ def held(port: int, host: str, find: Callable[[], Mapping[str, object] | None], 
 def _held(port: int, host: str, find: Callable[[], Mapping[str, object] | None], unit: str) -> Held:
     owners = _owners(port, host)
     if not owners:
-        return _published(port, find)
+        return _published(port, host, find)
     own = find()
     for each in owners:
-        if not any(_is(one, own, unit) for one in each):
-            return Held(False, described(each[0]))
+        if any(_is(one, own, unit) for one in each):
+            continue
+        behind = _published(port, host, find) if each[0].dockers and not each[0].relayed else Held(False, None)
+        if not behind.own:
+            return behind if behind.foreign is not None else Held(False, _stranger(each[0], port))
     return Held(True, None)
 
 
@@ -68,22 +75,36 @@ def _is(owner: Owner, own: Mapping[str, object] | None, unit: str) -> bool:
 
 def _addresses(found: docker.Answer) -> list[str]:
     networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
-    return [str(each["IPAddress"]) for each in networks.values() if each.get("IPAddress")]
+    kinds = ("IPAddress", "GlobalIPv6Address")
+    return [str(each[kind]) for each in networks.values() for kind in kinds if each.get(kind)]
 
 
 def described(owner: Owner) -> dict[str, object]:
     """A process with its container or unit, and the service of sparkops that it belongs to."""
     found: Mapping[str, object] | None = None
+    unit = "" if owner.container or owner.relayed else owner.unit
     with contextlib.suppress(Unknown):  # its id is known all the same
         if owner.relayed:
             found = next((each for each in docker.containers() if owner.relayed in _addresses(each)), None)
         elif owner.container:
             found = docker.inspect_container(owner.container)
-    unit = "" if owner.container or owner.relayed else owner.unit
+            unit = owner.unit if found is None else ""
     return {**_names(found, owner.container), "pid": owner.pid, "process": owner.process, "unit": unit}
 
 
-def _published(port: int, find: Callable[[], Mapping[str, object] | None]) -> Held:
+def _stranger(owner: Owner, port: int) -> dict[str, object]:
+    """As `described`; of systemd itself the socket unit for which it listens, where it tells."""
+    found = described(owner)
+    if owner.pid == 1:
+        with contextlib.suppress(Unknown):
+            _, out, _ = processes.ask(["systemctl", "--no-pager", "show", "--property=Id,Listen", "--", "*.socket"])
+            for block in out.split("\n\n"):
+                if re.search(rf"(?m)^Listen=(?:\S*:)?{port} \(Stream\)$", block) and (name := _ID.search(block)):
+                    return {**found, "unit": name[1]}
+    return found
+
+
+def _published(port: int, host: str, find: Callable[[], Mapping[str, object] | None]) -> Held:
     """A container whose port Docker publishes without a proxy that listens. Raises Unknown where Docker is silent."""
     try:
         there = docker.containers(every=False)
@@ -91,7 +112,7 @@ def _published(port: int, find: Callable[[], Mapping[str, object] | None]) -> He
         if error.id not in docker_absence.ABSENT:
             raise
         return Held(False, None)  # without Docker nothing is published
-    holding = [each for each in there if (port, "tcp") in _ports(each)]
+    holding = [each for each in there if _publishes(each, port, listening.numeric(host))]
     own = find() if holding else None
     for each in holding:
         if each.get("Id") != (own or {}).get("Id"):
@@ -99,8 +120,13 @@ def _published(port: int, find: Callable[[], Mapping[str, object] | None]) -> He
     return Held(bool(holding), None)
 
 
-def _ports(listed: docker.Answer) -> set[tuple[object, object]]:
-    return {(pair.get("PublicPort"), pair.get("Type")) for pair in listed.get("Ports") or ()}
+def _publishes(listed: docker.Answer, port: int, host: str) -> bool:
+    """Whether a listed container has this port of the node, at an address that is in the way of `host`."""
+    return any(
+        (pair.get("PublicPort"), pair.get("Type")) == (port, "tcp")
+        and listening.overlap(str(pair.get("IP") or "0.0.0.0"), host)
+        for pair in listed.get("Ports") or ()
+    )
 
 
 def _names(found: docker.Answer | None, identity: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from sparkops.core import atomic
 from sparkops.core.kind_messages import EnginePlace
 from sparkops.programs import docker
 from sparkops.programs.launch.api import BUSY, Api, Question
+from sparkops.programs.launch.listening import numeric
 from sparkops.worker.calls import Call, Refused, Unknown
 from sparkops.worker.system import ports
 
@@ -19,7 +20,7 @@ class Service:
     """Where the declared container or unit answers. A probe that declares neither believes whoever listens."""
 
     def __init__(self, ask: EnginePlace) -> None:
-        self.host, self.port, self.ask = ask["host"], ask["port"], ask
+        self.host, self.port, self.ask = numeric(ask["host"]), ask["port"], ask
 
     def fault(self) -> str:
         """Why an answer would not be its own. Raises Unknown."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import types
+import urllib.parse
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -177,7 +178,79 @@ def test_how_a_container_ended_that_somebody_removed_is_unknown(container: tuple
     found, engine = container
     engine.answers[f"/containers/{ID}/json"] = say('{"message": "No such container"}', 404)
     found.told.set()
+    found.refusal = "bad argument: --x"
     assert "how it ended is unknown" in str(found.verdict())
+    assert not found.refusal, "it did not end of what it said"
+
+
+@pytest.mark.parametrize(
+    ("state", "refused"),
+    [
+        ({"ExitCode": 1}, True),
+        ({"ExitCode": 0}, True),
+        ({"ExitCode": 134}, True),
+        ({"ExitCode": 137}, False),
+        ({"ExitCode": 137, "OOMKilled": True}, False),
+        ({"ExitCode": 1, "OOMKilled": True}, False),
+        ({"ExitCode": 143}, False),
+    ],
+)
+def test_an_engine_that_was_killed_did_not_end_of_what_it_had_said_before(
+    container: tuple[Any, Any], state: dict[str, Any], refused: bool
+) -> None:
+    """A warning of the load counted as a refusal when memory ran out later, and systemd did not try again."""
+    found, engine = container
+    engine.answers[f"/containers/{ID}/json"] = say(json.dumps({"Id": ID, "State": state}))
+    found.told.set()
+    found.refusal = "bad argument: --x"
+    found.verdict()
+    assert bool(found.refusal) is refused
+
+
+OWNER = launcher.Owner(41, "vllm", "", "")
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "leaves"),
+    [
+        (OWNER._replace(container=ID), None, True),
+        (OWNER._replace(container=ID), {}, False),
+        (OWNER._replace(container=ID), {"sparkops.service": "other"}, True),
+        (OWNER._replace(process="docker-proxy", relayed="172.17.0.2"), {"sparkops.service": "other"}, True),
+        (OWNER._replace(process="docker-proxy", relayed="172.17.0.2"), {}, False),
+        (OWNER._replace(process="dockerd", unit="docker.service"), {"sparkops.service": "other"}, True),
+        (OWNER._replace(process="dockerd", unit="docker.service"), {}, False),
+        (OWNER, {"sparkops.service": "other"}, False),
+    ],
+)
+def test_what_another_service_of_ours_holds_is_waited_for_also_behind_dockers_proxy(
+    container: tuple[Any, Any], owner: Any, labels: dict[str, str] | None, leaves: bool
+) -> None:
+    """Two services that swap their ports, one of them on Docker's bridge."""
+    found, engine = container
+    there = {"Id": ID, "Config": {"Labels": labels}}
+    engine.answers[f"/containers/{ID}/json"] = say("", 404) if labels is None else say(json.dumps(there))
+    engine.answers["/containers/json"] = say(json.dumps([there] if labels else []))
+    assert found.leaves(owner) is leaves
+    listed = [urllib.parse.unquote(path) for _, path, *_ in engine.asked if "filters" in path]
+    assert all('"publish": ["8000/tcp"]' in each for each in listed)
+
+
+def test_a_disk_that_is_full_ends_no_engine_that_serves(tmp_path: Path) -> None:
+    """Its mark in the folder of compiled kernels could not be written; the engine was ended and loaded again."""
+    launcher.mark("/dev/full/x")
+    launcher.mark(str(tmp_path / "served"))
+    assert (tmp_path / "served").exists()
+
+
+def test_a_file_that_cannot_be_written_is_not_told_as_a_silence_of_dockers(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        os.makedirs(tmp_path / "file" / "x")
+    assert launcher.trouble(caught.value) == f"{tmp_path / 'file' / 'x'}: Not a directory"
+    with pytest.raises(OSError) as caught:
+        launcher.Docker(str(tmp_path / "docker.sock")).ask("GET", "/version")
+    assert launcher.trouble(caught.value).startswith("Docker does not answer: ")
 
 
 @pytest.mark.parametrize(("service", "removed"), [("qwen", True), ("other", False)])
@@ -302,6 +375,38 @@ def test_an_engine_without_metrics_is_asked_for_a_token(serve: Callable[[Answer]
     activity.proved -= 201
     assert not activity.found()
     assert "500" in activity.why
+
+
+def test_an_engine_whose_metrics_cannot_be_read_lives_while_it_completes(serve: Callable[[Answer], int]) -> None:
+    stop, good = threading.Event(), {"on": True}
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if path == "/metrics":
+            stop.wait(60)
+        return (200, completion(completion_tokens=1)) if good["on"] else (500, b"dead")
+
+    activity = launcher.TokenActivity(api(serve(answer)), 1.0, 6.0)
+    activity.proved -= 3
+    assert (activity.found(), activity.why) == (True, "")
+    good["on"] = False
+    activity.proved -= 3
+    assert not activity.found()
+    assert "/metrics: " in activity.why and "500" in activity.why
+    stop.set()
+
+
+def test_an_engine_that_sends_requests_away_while_open_ones_stand_still_does_not_live(
+    serve: Callable[[Answer], int],
+) -> None:
+    said = {"body": metrics(4, 5)}
+    port = serve(lambda method, path: (200, said["body"]) if path in ("/metrics", "/health") else (429, b"full"))
+    activity = activity_of(port)
+    activity.found()
+    activity.proved -= 201
+    assert not activity.found()
+    assert "no token moves; /v1/completions answers 429" in activity.why
+    said["body"] = metrics(0, 5)
+    assert activity.found(), "nothing is open"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,12 @@ def test_a_process_is_in_the_container_of_its_control_group(proc: Proc, group: s
         ("0::/system.slice/vllm.service\n", "vllm.service"),
         ("0::/system.slice/system-vllm.slice/vllm@1.service\n", "vllm@1.service"),
         ("0::/user.slice/user-1000.slice/session-3.scope\n", "session-3.scope"),
-        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service\n", "vllm.service"),
+        (
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/vllm.service\n",
+            "vllm.service (user@1000.service)",
+        ),
+        ("0::/user.slice/user-1000.slice/user@1000.service/init.scope\n", "init.scope (user@1000.service)"),
+        ("0::/system.slice/user@1000.service\n", "user@1000.service"),
         ("12:pids:/x.service\n1:name=systemd:/system.slice/vllm.service\n", "vllm.service"),
         ("0::/\n", ""),
         ("", ""),
@@ -178,6 +183,42 @@ def test_a_container_answers_at_its_own_address(mode: str, networks: dict[str, d
     }
     found = listener_of(inspected, 8000, "127.0.0.1")
     assert (found.host, found.port, found.container, found.pid) == (host, 8000, ID, 7)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("0", "0.0.0.0"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("::0", "::"),
+        ("FE80::1%eth0", "fe80::1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("no-such-host.invalid", "no-such-host.invalid"),
+        ("", ""),
+    ],
+)
+def test_a_host_is_the_address_that_a_socket_bound_to_it_has(host: str, address: str) -> None:
+    """`host: localhost` was never seen to listen, and the start ended after its whole time."""
+    assert listening.numeric(host) == address
+
+
+def test_a_name_is_asked_at_the_address_that_was_proven(proc: Proc) -> None:
+    """`localhost` is ::1 too, where somebody else may listen."""
+    proc.process(7, GROUPS["v2 systemd"], "11")
+    proc.process(8, "0::/system.slice/foreign.service\n", "12")
+    proc.socket("127.0.0.1", 8000, "11")
+    proc.socket("::1", 8000, "12")
+    found = proc.listener(host="localhost")
+    assert (found.host, found.fault()) == ("127.0.0.1", "")
+
+
+def test_what_systemd_listens_for_is_a_socket_unit_and_no_process_to_stop(proc: Proc) -> None:
+    proc.process(1, "0::/init.scope\n", "11", argv="systemd --system")
+    words = owner(1, str(proc.root)).words
+    assert "init.scope" not in words
+    assert "`systemctl list-sockets`" in words
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

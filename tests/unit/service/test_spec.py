@@ -90,6 +90,17 @@ def test_the_checkpoint_is_mounted_read_only_and_the_engine_kept_offline() -> No
     assert found.environment["HF_HUB_OFFLINE"] == "1"
 
 
+@pytest.mark.parametrize(("network", "listens"), [("host", "127.0.0.1"), ("bridge", "0.0.0.0")])
+@pytest.mark.parametrize("serve", [{}, {"host": "127.0.0.1"}])
+def test_on_dockers_bridge_the_host_is_where_the_port_is_published(
+    network: str, listens: str, serve: dict[str, Any]
+) -> None:
+    """The engine listened on its container's own loopback, where nobody but itself reached it."""
+    found = spec(host="127.0.0.1", serve=serve, container={**service()["container"], "network": network})
+    assert found.argv[found.argv.index("--host") + 1] == listens
+    assert found.host == "127.0.0.1"
+
+
 def test_numbers_are_bytes_and_null_is_nothing() -> None:
     limits = spec().limits
     assert (limits.memory_free_bytes, limits.shm_size_bytes, limits.ulimits) == (2 << 30, 0, {"memlock": -1})
