@@ -47,12 +47,20 @@ class RankWeights:
 def served(model: Model, line: ServeLine) -> Quantisation:
     """How the model is stored as it is served: as the checkpoint is, and as the line quantises what that leaves."""
     own = dict(model.quantisation.formats)
+    if not quantises(model, line):
+        return model.quantisation
     added = {
         part: word
         for part, module in MODULES.items()
         if part not in own and part != "head" and (word := _online(line, module))
     }
     return replace(model.quantisation, formats={**own, **added}, rules=None) if added else model.quantisation
+
+
+def quantises(model: Model, line: ServeLine) -> bool:
+    """Whether the engine reads `--quantization-config` at all: only with a method, the line's or the checkpoint's
+    (vLLM 0.32 config/vllm.py: _get_quantization_config)."""
+    return bool(line.get("quantization") or model.quantisation.method)
 
 
 def of_rank(run: Invocation, model: Model) -> RankWeights:

@@ -99,7 +99,7 @@ def context_parallel(case: Case) -> Iterable[Found]:
     about = "--decode-context-parallel-size"
     if tensor % ranks:
         yield Found(f"tp_size={tensor} must be divisible by dcp_size={ranks}", about)
-    elif geometry is not None and not geometry.gaps:
+    elif geometry is not None and not geometry.gaps and geometry.plain:
         kv = geometry.kv_heads
         if tensor <= kv:
             yield Found(
@@ -110,6 +110,12 @@ def context_parallel(case: Case) -> Iterable[Found]:
         elif ranks > tensor // kv:
             yield Found(
                 f"decode context parallel size {ranks} must be at most {tensor // kv}, {tensor} ranks by {kv} heads",
+                about,
+            )
+        elif geometry.heads // kv % ranks:
+            yield Found(
+                f"the number of query heads of each KV head ({geometry.heads // kv}) must be divisible by the decode "
+                f"context parallel size ({ranks})",
                 about,
             )
 
