@@ -255,8 +255,9 @@ def _cache(run: Invocation, model: Model) -> CacheLayout:
     now = run.effective
     geometry = model.geometry if now.dtype == "auto" else replace(model.geometry, dtype=now.dtype)
     mtp = now.speculative is not None and now.speculative.method == "mtp"
+    unlike = mixed(run.line, now, geometry)
     options = CacheOptions(
-        kv_dtype="mixed" if mixed(run.line, now, geometry) else now.kv_cache_dtype,
+        kv_dtype="mixed" if unlike else now.kv_cache_dtype,
         ssm_dtype=now.ssm_dtype,
         conv_dtype=now.conv_dtype,
         tensor_parallel=now.tensor_parallel,
@@ -264,7 +265,7 @@ def _cache(run: Invocation, model: Model) -> CacheLayout:
         speculative_layers=geometry.mtp_layers if mtp else 0,
     )
     made = layout(geometry, options, BlockRule(now.block_size, "replace"))
-    return made if now.block_size is not None else replace(made, block_size=None, page_bytes=None)
+    return replace(made, block_size=None, page_bytes=None) if unlike or now.block_size is None else made
 
 
 def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:

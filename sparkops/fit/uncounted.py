@@ -41,6 +41,8 @@ def overridden(run: Invocation) -> str:
         return f"what layers of latent attention keep with {MLA_DISABLED} is not described"
     if flag := next((flag for flag in ELSEWHERE if line.get(flag)), ""):
         return f"what --{flag} {line.get(flag)} holds is not read"
+    if line.get("runner") == "pooling" or line.get("convert") not in (None, "auto", "none"):
+        return "what a model keeps that answers with vectors or scores is not described (--runner, --convert)"
     if flag := next((flag for flag in STATES if line.get(flag)), ""):
         return f"what recurrent layers keep with --{flag} is not described"
     keys = set(_keys(line.get("hf-overrides") or {})) - (POSITIONS if line.get("max-model-len") else frozenset())
@@ -52,6 +54,8 @@ def overridden(run: Invocation) -> str:
 def of_weights(line: ServeLine, model: Model) -> str:
     """Why the bytes of the weights on the GPU can't be known for what the line makes of them; "" where they can."""
     asked = str(line.get("quantization") or "")
+    if model.quantisation.method and "_per_" in asked:
+        return f"what --quantization {asked} makes of a checkpoint that is quantised is not known"
     if asked and not model.quantisation.method and asked not in LEFT and not asked.startswith(tuple(SHORTHANDS)):
         return f"how many bytes --quantization {asked} makes of the weights is not known"
     if quantises(model, line) and (scheme := next(_unread(line.mapping("quantization-config")), "")):

@@ -31,6 +31,18 @@ def heads_not_divisible(case: Case) -> Iterable[Found]:
         )
 
 
+def kv_heads_not_divisible(case: Case) -> Iterable[Found]:
+    ranks, geometry = case.effective.tensor_parallel, case.geometry
+    if geometry is None or ranks < 1 or "attention heads" in (uneven := geometry.uneven(ranks)):
+        return
+    if count := uneven.get("KV heads"):
+        yield Found(
+            f"{count} KV heads are neither split evenly over {ranks} ranks nor shared evenly by them: the engine stops "
+            "at an assertion without words",
+            TENSOR,
+        )
+
+
 def experts_below_ranks(case: Case) -> Iterable[Found]:
     geometry, ranks = case.geometry, case.effective.tensor_parallel
     if geometry is not None and 0 < geometry.experts < ranks:

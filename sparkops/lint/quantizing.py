@@ -79,6 +79,8 @@ def quantization_of_another_checkpoint(case: Case) -> Iterable[Found]:
     method, own = _asked(case), case.quantized
     if not method or not own or method not in case.engine.quantization_methods:
         return
+    if _detected(case):
+        return
     if method in FAMILIES and own in FAMILIES and FAMILIES[method] != FAMILIES[own]:
         yield Found(
             f"Quantization method specified in the model config ({own}) does not match the quantization method "
@@ -306,8 +308,14 @@ def _asked(case: Case) -> str:
 
 
 def _detected(case: Case) -> bool:
-    """Whether the engine takes the checkpoint's own method and ignores the flag."""
-    return case.quantized == "auto-round"
+    """Whether the engine takes the checkpoint's own method and ignores the flag (override_quantization_method of vLLM
+    0.19.1 to 0.32.0 quantization/inc, modelopt, deepseek_v4_fp8)."""
+    stored, listed = case.quantisation, case.engine.quantization_methods
+    if stored.method.startswith("modelopt"):
+        algorithm = stored.algorithm.upper()
+        return algorithm in ("FP8", "MIXED_PRECISION") or "FP4" in algorithm or "MXFP8" in algorithm
+    packed = stored.method == "fp8" and any(each.startswith("DeepseekV4") for each in case.architectures)
+    return case.quantized == "auto-round" or (packed and "deepseek_v4_fp8" in listed)
 
 
 def _ordinary(case: Case) -> bool:

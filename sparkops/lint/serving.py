@@ -166,6 +166,7 @@ def _of_line(case: Case) -> Mapping[str, object]:
         "experts": geometry.experts if geometry is not None else 0,
         "latent": bool(kept & {"latent", "sparse", "packed"}),
         "sparse": "sparse" in kept,
+        "ordinary_latent": "latent" in kept,
         "engine": version_key(case.engine.version),
         "formats": {each.part: case.quantisation.format(each) for each in tensors},
     }

@@ -244,9 +244,13 @@ class Geometry:
         return {part: count / self.parameters[part] for part, count in kept.items()}
 
     def uneven(self, ranks: int) -> Mapping[str, int]:
-        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are."""
+        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are. Ranks beyond
+        the KV heads share them."""
         counts = {"attention heads": self.heads, "linear value heads": self.linear_value_heads}
-        return {what: count for what, count in counts.items() if count % ranks}
+        uneven = {what: count for what, count in counts.items() if count % ranks}
+        kept = {each.heads for each in self.cached if each.kind in KEYS_AND_VALUES and each.kind != STATE}
+        shared = next((count for count in sorted(kept) if count and count % ranks and ranks % count), 0)
+        return {**uneven, "KV heads": shared} if shared and not self.gaps else uneven
 
     @property
     def text_parameters(self) -> int | None:

@@ -187,6 +187,27 @@ def test_latent_attention_that_a_variable_turns_off_is_neither_counted_nor_refus
     assert off["kv_bytes_per_token"] == figures(folder, "")["kv_bytes_per_token"]
 
 
+def test_a_method_that_is_named_makes_no_weight_of_a_quantised_checkpoint_smaller(folders: Path) -> None:
+    for family, content in FAMILIES.items():
+        for variant in content["engine"]["published"]:
+            folder = folders / family / variant
+            plain = figures(folder, "--max-model-len 4096")["weight_bytes_per_rank"]
+            assert figures(folder, "--max-model-len 4096 --quantization fp8")["weight_bytes_per_rank"] == plain
+            shorthand = figures(folder, "--max-model-len 4096 --quantization fp8_per_block")
+            assert (
+                shorthand["weight_bytes_per_rank"] is None
+                and "quantised" in shorthand["unknown"]["weight_bytes_per_rank"]
+            )
+
+
+@pytest.mark.parametrize(
+    "flag", ["--kv-cache-dtype fp8 --kv-cache-dtype-skip-layers 0", "--kv-cache-dtype turboquant_k8v4"]
+)
+def test_layers_that_keep_a_token_in_ways_of_their_own_have_no_block_that_is_known(folders: Path, flag: str) -> None:
+    content = figures(folders / "phi-4" / "bf16", flag)
+    assert content["block_size"] is None and content["kv_bytes_per_token"] is None
+
+
 PIPELINED = ("glm-4.7-flash", "nemotron-3-nano-30b")
 """The families whose head for prediction has the interface for pipelines in the oldest version too."""
 

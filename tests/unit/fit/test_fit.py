@@ -183,8 +183,10 @@ def test_what_is_offloaded_comes_out_of_the_memory_that_a_spark_s_host_has() -> 
     assert fit(line).fits and not fit(f"{line} --kv-offloading-size 60").fits
 
 
-@pytest.mark.parametrize("flags", ["--config flags.yml", "--hf-config-path birds/wren"])
-def test_what_stands_in_a_file_that_is_not_read_leaves_every_figure_unknown(flags: str) -> None:
+@pytest.mark.parametrize(
+    "flags", ["--config flags.yml", "--hf-config-path birds/wren", "--runner pooling", "--convert embed"]
+)
+def test_what_makes_another_model_of_it_leaves_every_figure_unknown(flags: str) -> None:
     found = fit(flags)
     assert found.figures.pool is None and flags.partition(" ")[0] in found.unknown["pool_tokens"]
 

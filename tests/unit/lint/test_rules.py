@@ -413,7 +413,8 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "quantization-unknown": [({"words": "-q int8_per_channel"}, {"words": "-q int8_per_channel_weight_only"})],
     "quantization-deprecated": [({"words": "-q fp_quant"}, {"words": "-q fp_quant --allow-deprecated-quantization"})],
     "quantization-of-another-checkpoint": [
-        ({"words": "-q modelopt", "model": "122B-A10B-fp8"}, {"words": "-q fp8", "model": "122B-A10B-fp8"})
+        ({"words": "-q modelopt", "model": "122B-A10B-fp8"}, {"words": "-q fp8", "model": "122B-A10B-fp8"}),
+        ({"words": "-q awq", "model": "122B-A10B-fp8"}, {"words": "-q awq", "model": "122B-A10B-nvfp4"}),
     ],
     "modelopt-algorithm-refused": [
         ({"words": "", "beside": modelopt("MIXED_PRECISION")}, {"words": "", "beside": modelopt("NVFP4")}),
@@ -492,6 +493,16 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--distributed-executor-backend processes"},
             {"words": "--distributed-executor-backend mine.Executor"},
         )
+    ],
+    "kv-heads-not-divisible": [
+        (
+            {"words": "-tp 4", "gpus": 4, "num_key_value_heads": 6},
+            {"words": "-tp 2", "gpus": 2, "num_key_value_heads": 6},
+        ),
+        (
+            {"words": "-tp 4", "gpus": 4, "num_key_value_heads": 6},
+            {"words": "-tp 4", "gpus": 4, "num_key_value_heads": 2},
+        ),
     ],
     "context-parallel": [({"words": "-tp 2 -dcp 2", "gpus": 2}, {"words": "-tp 4 -dcp 2", "gpus": 4})],
     "expert-balancing": [
@@ -621,6 +632,16 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
         ({"words": "--dtype half", **SPARSE}, {"words": "--dtype half", **LATENT}),
         ({"words": "--block-size 32", **SPARSE}, {"words": "--block-size 64", **SPARSE}),
+        ({"words": "--block-size 96", **SPARSE}, {"words": "--block-size 128", **SPARSE}),
+        ({"words": "--kv-cache-dtype bfloat16", **SPARSE}, {"words": "--kv-cache-dtype bfloat16", **LATENT}),
+        (
+            {"words": "--kv-cache-dtype int8_per_token_head", **LATENT},
+            {"words": "--kv-cache-dtype int8_per_token_head"},
+        ),
+        (
+            {"words": "--kv-cache-dtype fp8_e5m2", "model": "122B-A10B-fp8"},
+            {"words": "--kv-cache-dtype fp8_e5m2", "model": "122B-A10B-awq"},
+        ),
         (
             {"words": spec(method="suffix", num_speculative_tokens=2), **NGRAM},
             {"words": spec(method="ngram", num_speculative_tokens=2), **NGRAM},
