@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 
 NAME = re.compile(
-    r"(?:(?:^|_)(?:TOKENS?|KEYS?|SECRETS?|CREDENTIALS?|CREDS?|PASS|PAT|JWT)|(?<=_)(?:PWD|AUTH)|"
-    r"PASSWORDS?|PASSWD|PASSPHRASE|APIKEYS?)(?:_?\d+|_ID)?$",
+    r"(?:(?:^|_)(?:TOKENS?|KEYS?(?:_ID)?|SECRETS?|CREDENTIALS?|CREDS?|PASS|PAT|JWT)|(?<=_)(?:PWD|AUTH)|"
+    r"PASSWORDS?|PASSWD|PASSPHRASE|APIKEYS?)(?:_?\d+)?$",
     re.IGNORECASE,
 )
 VALUE = re.compile(

@@ -332,6 +332,8 @@ def test_a_flag_and_its_value_in_one_entry_are_two_words(tmp_path: Path) -> None
         ("TOKENIZERS_PARALLELISM", "false", False),
         ("NCCL_IB_PKEY", "0", False),
         ("PWD", "/srv", False),
+        ("EOS_TOKEN_ID", "2", False),
+        ("AWS_ACCESS_KEY_ID", "hunter22", True),
     ],
 )
 def test_a_secret_is_known_by_its_name_or_its_form(tmp_path: Path, name: str, value: str, secret: bool) -> None:
