@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from sparkops.core.wording import size
 from sparkops.fit import decode, memory, pool, uncounted, weights
 from sparkops.fit.activation import raised_batch
 from sparkops.fit.decode import Decoder, DecodeStep
 from sparkops.fit.memory import Budget
+from sparkops.fit.notes import pool_notes
 from sparkops.fit.pool import Pool, mixed
 from sparkops.fit.refused import no_size, refusal
 from sparkops.fit.weights import RankWeights
@@ -175,7 +175,7 @@ def _unusable(fit: Fit) -> str:
         failure = fit.run.not_read
         why = f"{failure.what}: {failure.hint}" if failure else "give a folder with its config.json"
         return f"nothing is known of the model {fit.run.served!r}: {why}, or add knowledge/models/NAME.yml"
-    reason = no_size(fit.run.line, fit.run.effective) or uncounted.overridden(fit.run.line)
+    reason = no_size(fit.run.line, fit.run.effective) or uncounted.overridden(fit.run)
     if not reason and fit.context < 1:
         if not fit.run.model.geometry.described:
             return _not_described(fit.run.model)
@@ -184,7 +184,8 @@ def _unusable(fit: Fit) -> str:
 
 
 def _first_notes(run: Invocation, device: Device) -> list[str]:
-    notes = [f"the engine's parser refuses this line: {each.message}" for each in run.line.problems]
+    parser = f"the parser of {run.engine.version}" if run.engine.unsure_of_words else "the engine's parser"
+    notes = [f"{parser} refuses this line: {each.message}" for each in run.line.problems]
     if not run.engine.exact:
         notes.append(f"engine {run.engine.asked} is not listed; {run.engine.version} was taken for it")
     if device.name != SPARK and (
@@ -236,7 +237,7 @@ def _counted(fit: Fit, model: Model, question: Question) -> Fit:
             restarted=None if made is None or budget is None else _restarted(run, made, budget),
         ),
         solved=None if made is None or refused else _solved(fit, model, made, question),
-        notes=(*fit.notes, *(_pool_notes(run, made, budget, fit.device) if made and budget else ())),
+        notes=(*fit.notes, *(pool_notes(run, made, budget, fit.device) if made and budget else ())),
         refused=refused,
         unknown={name: why for name, why in unknown.items() if why},
     )
@@ -254,15 +255,17 @@ def _cache(run: Invocation, model: Model) -> CacheLayout:
     now = run.effective
     geometry = model.geometry if now.dtype == "auto" else replace(model.geometry, dtype=now.dtype)
     mtp = now.speculative is not None and now.speculative.method == "mtp"
+    unlike = mixed(run.line, now, geometry)
     options = CacheOptions(
-        kv_dtype="mixed" if mixed(run.line, now, geometry) else now.kv_cache_dtype,
+        kv_dtype="mixed" if unlike else now.kv_cache_dtype,
         ssm_dtype=now.ssm_dtype,
         conv_dtype=now.conv_dtype,
         tensor_parallel=now.tensor_parallel,
         speculative_tokens=now.speculative_tokens,
         speculative_layers=geometry.mtp_layers if mtp else 0,
     )
-    return layout(geometry, options, BlockRule(now.block_size, "replace"))
+    made = layout(geometry, options, BlockRule(now.block_size, "replace"))
+    return replace(made, block_size=None, page_bytes=None) if unlike or now.block_size is None else made
 
 
 def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:
@@ -281,6 +284,10 @@ def _unlaid(run: Invocation, model: Model, cache: CacheLayout) -> str:
         return f"the engine raises the default batch to {raised:,} tokens where it can read the processor{given}"
     if why := mixed(run.line, run.effective, model.geometry):
         return why
+    if cache.kv_bytes_per_token is not None and cache.block_size is None:
+        asked = " with --block-size" if run.line.get("block-size") else ""
+        name = model.geometry.architectures[0]
+        return f"how long a block of {name} is in engine {run.engine.version}{asked} is not described"
     if cache.page_bytes is None:
         return f"how many bytes a token takes in a cache of the type {run.effective.kv_cache_dtype} is not known"
     return _no_drafter(run)
@@ -316,8 +323,10 @@ def _unsized(run: Invocation, model: Model) -> str:
 def _no_drafter(run: Invocation) -> str:
     """Why the draft model of a line is not known; "" where it is, or where there is none."""
     speculation = run.effective.speculative
-    if speculation is None or not speculation.needs_drafter:
+    if speculation is None:
         return ""
+    if not speculation.needs_drafter:
+        return uncounted.of_drafting(run, speculation)
     if run.drafter is not None:
         return f"of the drafter: {_not_described(run.drafter)}" if run.drafter.geometry.gaps else ""
     if not speculation.model:
@@ -347,27 +356,6 @@ def _solved(fit: Fit, model: Model, made: Pool, question: Question) -> dict[str,
         most = model.geometry.max_positions or fit.run.effective.max_model_len or fit.context
         return {"streams": fit.streams, "context": made.context(fit.streams, most)}
     return None
-
-
-def _pool_notes(run: Invocation, made: Pool, budget: Budget, device: Device) -> list[str]:
-    notes = []
-    seqs, length = run.effective.max_num_seqs, run.effective.max_model_len
-    states = any(group.kind == "state" for group in made.groups)
-    if states and seqs > made.blocks > 0 and run.effective.max_capture_size:
-        notes.append(
-            f"max-num-seqs {seqs} is more than the {made.blocks} blocks of the pool, of which each decoding request "
-            f"takes one for its state: the engine refuses to capture its graphs; lower it to {made.blocks} at most"
-        )
-    if length and made.streams(length) < 1:
-        notes.append(f"not one request of max-model-len {length:,} fits: the engine does not start")
-    if budget.overfull:
-        notes.append(f"the line needs {size(-budget.host)} more than a rank has")
-    elif budget.host < device.host:
-        notes.append(
-            f"{size(budget.host)} are left for the host, less than the {size(device.host)} "
-            "that are known to be safe; an out-of-memory freezes a Spark"
-        )
-    return notes
 
 
 def _steps(fit: Fit, model: Model, cache: CacheLayout, loaded: RankWeights, question: Question) -> tuple[Figures, str]:

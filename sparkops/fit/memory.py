@@ -13,6 +13,7 @@ from sparkops.fit.activation import peak
 from sparkops.models.architecture.geometry import Geometry
 from sparkops.models.invocation import Invocation
 from sparkops.models.platform import GIB, Device
+from sparkops.models.serve_line import ServeLine
 
 GRAPHS = (3.7 * 2**20, 0.21 * 2**20)
 """What the engine sets aside for CUDA graphs, in bytes for each layer: up to 5 captured sizes, and each further one.
@@ -33,8 +34,8 @@ ESTIMATE = "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"
 class Budget:
     """Bytes on one rank. `pool` is what is left for the cache at a first start (negative where the rest does not fit),
     `restart` how much more a start has that finds the compiled code of an earlier one; `encoder` is what the encoder of
-    images takes beyond `activation`, since the engine counts the larger of both; `host` is what the engine leaves to
-    everything else on the node."""
+    images takes beyond `activation`, since the engine counts the larger of both; `offloaded` is what the cache keeps in
+    the host's memory where that is the same; `host` is what the engine leaves to everything else on the node."""
 
     total: float
     allowed: float
@@ -46,6 +47,7 @@ class Budget:
     beyond: float
     pool: float
     restart: float
+    offloaded: float
 
     @property
     def taken(self) -> float:
@@ -55,7 +57,7 @@ class Budget:
     @property
     def host(self) -> float:
         """Bytes that are left outside the engine when its pool is allocated."""
-        return self.total - self.taken - max(0.0, self.pool)
+        return self.total - self.taken - max(0.0, self.pool) - self.offloaded
 
     @property
     def overfull(self) -> bool:
@@ -83,8 +85,14 @@ def budget(run: Invocation, geometry: Geometry, weight_bytes: float, device: Dev
         encoder=encoder,
         beyond=device.beyond,
         pool=rest if given is None else float(given),
+        offloaded=_offloaded(line, effective.tensor_parallel) if device.host else 0.0,
         restart=max(peaks.first, peaks.encoder) - max(peaks.later, peaks.encoder) if given is None else 0.0,
     )
+
+
+def _offloaded(line: ServeLine, ranks: int) -> float:
+    """What one rank keeps of the cache in the host's memory; the flag says what all of them do."""
+    return max(0.0, GIB * float(line.get("kv-offloading-size") or 0) / ranks)
 
 
 def _graphs(run: Invocation, geometry: Geometry) -> float:

@@ -30,14 +30,15 @@ from sparkops.models.architecture.hybrid_cache import (
 from sparkops.models.effective import Effective
 from sparkops.models.serve_line import ServeLine
 
-Kind: TypeAlias = Literal["full", "sliding", "chunked", "state"]
+Kind: TypeAlias = Literal["full", "sliding", "chunked", "state", "states"]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Layers of one kind that share a table of blocks. `count` groups of that kind; a block holds `tokens` of them.
 
-    `fixed` is what a request takes of each whatever its length: its states, or the blocks of a sliding window at most.
+    `fixed` is what a request takes of each whatever its length: its states, or the blocks of a sliding window at most;
+    of `states`, one for each block, what it takes besides.
     """
 
     kind: Kind
@@ -50,6 +51,8 @@ class Group:
         if self.kind == "state":
             return self.count * self.fixed
         needed = ceil(context / self.tokens)
+        if self.kind == "states":
+            return self.count * (needed + self.fixed)
         return self.count * (min(needed, self.fixed) if self.kind in WINDOWED else needed)
 
 
@@ -83,7 +86,7 @@ class Pool:
 
     def tokens_by_groups(self) -> int:
         """The pool as engines up to 0.19 print it: blocks shared out evenly over all groups, × the smallest block."""
-        attention = [group.tokens for group in self.groups if group.kind != "state"]
+        attention = [group.tokens for group in self.groups if not group.kind.startswith("state")]
         return self.blocks // sum(group.count for group in self.groups) * min(attention)
 
 
@@ -116,7 +119,7 @@ def shape(cache: CacheLayout, effective: Effective, drafter: Geometry | None) ->
 
 def _group(of: _Layers, count: int, page: int, effective: Effective) -> Group:
     """Groups of one kind. Where its pages are smaller, its blocks are longer."""
-    if of.kind == "state":
+    if of.kind in ("state", "states"):
         return Group(of.kind, count, of.tokens, of.states)
     tokens = of.tokens * (page // of.page if page % of.page == 0 else 1)
     own = tokens // effective.decode_context_parallel
@@ -201,8 +204,10 @@ def _kinds(cache: CacheLayout, effective: Effective, drafter: Geometry | None) -
     kinds = []
     for each in cache.kept:
         if each.cached.kind == "state":
-            states = state_blocks(effective, each.cached)
-            kinds.append(_Layers("state", each.layers, cache.page_bytes, block, states=states))
+            every = effective.mamba_cache_mode == "all"
+            fixed = effective.speculative_tokens if every else state_blocks(effective, each.cached)
+            kind: Kind = "states" if every else "state"
+            kinds.append(_Layers(kind, each.layers, cache.page_bytes, block, states=fixed))
             continue
         page = block * (each.token_bytes or 0)
         kinds.append(_Layers(_kind(each.cached), each.layers, page, spread, each.cached.window))

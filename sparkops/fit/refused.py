@@ -18,10 +18,14 @@ ELSEWHERE = ("ray", "external_launcher")
 """Executors that place ranks on other nodes without `--nnodes`."""
 
 
+WORDS = ("unknown", "choice", "ambiguous")
+"""What the parser of another version may take."""
+
+
 def refusal(run: Invocation, geometry: Geometry) -> str:
     """The first reason why the engine does not start; "" where none is known."""
     found = [
-        *(each.message for each in run.line.problems),
+        *(each.message for each in run.line.problems if each.kind not in WORDS or not run.engine.unsure_of_words),
         *_sizes(run.line, run.effective),
         *_ranks(run.line, run.effective, geometry, run.gpus),
     ]

@@ -85,6 +85,8 @@ def refuse(inventory: Inventory, today: date, nodes: Iterable[str] | None = None
         service = inventory.services[name]
         if isinstance(fit, NotEvaluated) or fit.figures.budget is None or not chosen & set(service.nodes):
             continue
+        if fit.run.model is None or fit.run.model.guessed:
+            continue
         if fit.figures.budget.weights > fit.figures.budget.allowed:
             what = Found(verdict(replace(fit, refused="")))
             each = check.finding(TOO_HEAVY, what, f"services.{name}", engine=fit.run.engine, where=service.where)

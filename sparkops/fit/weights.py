@@ -47,12 +47,20 @@ class RankWeights:
 def served(model: Model, line: ServeLine) -> Quantisation:
     """How the model is stored as it is served: as the checkpoint is, and as the line quantises what that leaves."""
     own = dict(model.quantisation.formats)
+    if not quantises(model, line):
+        return model.quantisation
     added = {
         part: word
         for part, module in MODULES.items()
-        if part not in own and part != "head" and (word := _online(line, module))
+        if part not in own and part != "head" and (word := _online(line, module, bool(model.quantisation.method)))
     }
     return replace(model.quantisation, formats={**own, **added}, rules=None) if added else model.quantisation
+
+
+def quantises(model: Model, line: ServeLine) -> bool:
+    """Whether the engine reads `--quantization-config` at all: only with a method, the line's or the checkpoint's
+    (vLLM 0.32 config/vllm.py: _get_quantization_config)."""
+    return bool(line.get("quantization") or model.quantisation.method)
 
 
 def of_rank(run: Invocation, model: Model) -> RankWeights:
@@ -147,10 +155,11 @@ def _draft_ranks(effective: Effective) -> int:
     return given if isinstance(given, int) and given > 0 else effective.tensor_parallel
 
 
-def _online(line: ServeLine, module: str) -> str:
-    """The format that the line makes of a module as it loads; "" where it leaves it."""
+def _online(line: ServeLine, module: str, stored: bool) -> str:
+    """The format that the line makes of a module as it loads; "" where it leaves it, as `--quantization` leaves what a
+    checkpoint of some method has (`stored`)."""
     asked = line.get("quantization")
-    word = asked if isinstance(asked, str) and asked not in LEFT else ""
+    word = asked if isinstance(asked, str) and asked not in LEFT and not stored else ""
     config = line.mapping("quantization-config")
     for key in ("moe",) if ".experts." in module else ("linear",):
         if isinstance(config.get(key), str):

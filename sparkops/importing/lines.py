@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from sparkops.importing import containers, serving
 from sparkops.importing.recipe_draft import Choice, Draft, shortened
@@ -33,6 +34,11 @@ PROGRAMS = (
     *("lmdeploy", "text-generation-launcher", "tgi", "mlc_llm", "aphrodite", "lms", "exo", "vllm-omni"),
 )
 """Programs and other engines that a container may start, none of them a model's name."""
+OTHER_IMAGE = re.compile(
+    r"(?:^|[/_-])(vllm-omni|llama\.?cpp|ollama|sglang|text-generation-inference|tensorrt-llm|trt-?llm|tritonserver|lmdeploy|"
+    r"local-?ai|mlc-?llm|tabbyapi|aphrodite|ktransformers|koboldcpp|exllama\w*)(?![a-z0-9])"
+)
+"""Other engines, by the names of their images."""
 
 ENDS = ("&", "&&", "||", ";", "|", ">", ">>", "2>", "&>", "2>&1")
 
@@ -67,9 +73,12 @@ def take_script(draft: Draft, content: str) -> None:
             evaluated.append(f"in the variable {assigned[2]}")
         elif (words := _words(line))[:1] == ["eval"] and _STARTS.search(f" {' '.join(words[1:])} "):
             evaluated.append("behind eval")
-        elif words[:1] and words[0] in SHELLS and words[1:2] == ["-c"] and len(words) > 2:
-            take_script(draft, words[2])
+        elif (text := _of_shell(words)) and not _STARTS.search(f" {line} "):
+            take_script(draft, text)
             return
+        elif len(words) > 2 and (several := _exported(words)):
+            known |= {name: _filled(value, known) for name, value in several}
+            exported += [name for name, _ in several]
         elif _STARTS.search(f" {line} "):
             serving_lines.append(_split(draft, _filled(line, known)))
         elif assigned and not re.search(r"\s", _unquoted(assigned[3])):
@@ -132,6 +141,8 @@ def take_command(draft: Draft, entrypoint: Sequence[str] | None, given: Sequence
     elif MODULE in every[:start]:
         draft.note("the API server's module is started as `vllm serve`")
     _refuse_other_program(draft, every[start or 0 :])
+    if start is None and (other := OTHER_IMAGE.search((draft.image or "").partition("@")[0].lower())):
+        raise draft.fault("import-other-engine", value=other[1])
     serving.take_arguments(draft, every[start or 0 :])
 
 
@@ -186,12 +197,47 @@ def _words(text: str) -> list[str]:
 
 
 def _split(draft: Draft, line: str) -> list[str]:
-    words = draft.words(line)
-    for index, word in enumerate(words):
+    """The one command of a line that serves, with the variables that those in front of it export; all else is left."""
+    commands: list[list[str]] = [[]]
+    for word in draft.words(line):
         if word in ENDS:
-            draft.leave(f"`{shortened(words[index:])}`", "a recipe has no shell")
-            return words[:index]
-    return words
+            commands.append([word])
+        else:
+            commands[-1].append(word.removesuffix(";"))
+            commands += [[";"]] if word.endswith(";") else []
+    serving_ones = [index for index, words in enumerate(commands) if _serves(words)]
+    if len(serving_ones) > 1:
+        raise draft.fault("import-line-count", count=f"{len(serving_ones)} commands in it start")
+    chosen = serving_ones[0] if serving_ones else 0
+    for words in commands[:chosen]:
+        for name, value in _exported(words):
+            draft.take_environment(name, value)
+    before = [word for words in commands[:chosen] if not _exported(words) for word in words]
+    for others in (before, [word for words in commands[chosen + 1 :] for word in words]):
+        if others not in ([], [";"]):
+            draft.leave(f"`{shortened(others)}`", "a recipe has no shell")
+    return commands[chosen][1:] if chosen else commands[chosen]
+
+
+def _of_shell(words: Sequence[str]) -> str:
+    """The script that a line hands to a shell, as `docker exec NAME bash -c` does; "" for none."""
+    for index, word in enumerate(words[:-2]):
+        if word in SHELLS and re.fullmatch("-[a-z]*c", words[index + 1]) and _STARTS.search(f"\n{words[index + 2]}\n"):
+            return words[index + 2]
+    return ""
+
+
+def _serves(words: Sequence[str]) -> bool:
+    runs = any(_docker(word) and following == "run" for word, following in pairwise(words))
+    return runs or start_of(words) is not None
+
+
+def _exported(words: Sequence[str]) -> list[tuple[str, str]]:
+    """The variables of an `export` with nothing else in it."""
+    rest = [word for word in words if word not in ENDS]
+    assigned = [word.partition("=") for word in rest[1:]]
+    plain = rest[:1] == ["export"] and all(sign and name.isidentifier() for name, sign, _ in assigned)
+    return [(name, value) for name, _, value in assigned] if plain else []
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:

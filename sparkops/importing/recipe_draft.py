@@ -200,7 +200,8 @@ class Draft:
                 "give the version with --engine"
             )
         elif not engine(self.engine).exact:
-            self.note(f"vLLM {self.engine} is not among the known ones; arguments were read as its predecessor's")
+            read = engine(self.engine).version
+            self.note(f"vLLM {self.engine} is not among the known ones; arguments were read as {read}'s")
         if "@" not in self.image:
             self.note(f"the image {self.image} is named by a tag, which may move; pin its digest")
         if "/" not in self.image:

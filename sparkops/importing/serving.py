@@ -8,7 +8,7 @@ from typing import Any
 
 from sparkops.core.secrets import SecretRef
 from sparkops.importing.recipe_draft import Draft
-from sparkops.importing.secrecy import VALUE
+from sparkops.importing.secrecy import holds_secret
 from sparkops.models.engine import engine
 from sparkops.models.serve_line import AUTO, ServeLine, parse
 
@@ -22,10 +22,18 @@ DERIVED: Mapping[str, str] = {
 }
 
 
+OMNI = "--omni"
+"""The flag of vLLM-Omni, which is another engine under the same command."""
+
+
 def take_arguments(draft: Draft, given: Sequence[str]) -> None:
     """The words behind `vllm serve`: the model and its flags, read as the engine's version reads them."""
     line = parse(["serve", *given], engine(draft.engine))
+    if any(problem.word == OMNI for problem in line.problems):
+        raise draft.fault("import-other-engine", value="vLLM-Omni")
     for problem in line.problems:
+        if problem.kind == "place":
+            continue  # the recipe has the model first
         draft.leave(problem.word or problem.flag, f"vLLM {draft.engine} would refuse it ({problem.message})")
     for short, long in line.abbreviated.items():
         draft.note(f"{short} is written out as {long}")
@@ -47,7 +55,7 @@ def _take_flag(draft: Draft, flag: str, value: Any, line: ServeLine) -> None:
         draft.revision = value
     elif flag == "distributed-executor-backend" and value == "ray":
         draft.leave("--distributed-executor-backend ray", "ranks find each other without Ray")
-    elif isinstance(value, (str, tuple, Mapping)) and VALUE.search(str(value)):
+    elif holds_secret(value):
         draft.leave(f"--{flag}", "its value holds what looks like a secret; give it by a variable of the environment")
     elif flag in DERIVED:
         draft.token = draft.token or flag == "hf-token"

@@ -6,6 +6,7 @@ Source: models/*/*.yaml of vllm-project/recipes, 2026.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from sparkops.inventory.faults import suggest
 
 HARDWARE = ("nvidia", "dgx_spark_gb10")
 """The keys under hardware_overrides that mean a Spark, the weaker first."""
+FLAG_AND_VALUE = re.compile(r"--[\w-]+ [\w./-]+")
+"""A flag and its value in one entry, which the project's page joins into one line with the others."""
 ARGUMENTS, ENVIRONMENT = ("base_args", "args", "extra_args"), ("base_env", "env", "extra_env")
 
 
@@ -133,7 +136,8 @@ def _overrides(part: Mapping[str, Any]) -> Iterator[Mapping[str, object]]:
 
 def _arguments(parts: list[Mapping[str, Any]]) -> list[str]:
     """All arguments; of a flag that stands twice the last counts, as the engine's parser takes it."""
-    return [str(word) for part in parts for words in ARGUMENTS for word in part.get(words) or ()]
+    given = [str(word) for part in parts for words in ARGUMENTS for word in part.get(words) or ()]
+    return [word for each in given for word in (each.split() if FLAG_AND_VALUE.fullmatch(each) else [each])]
 
 
 def _rest(draft: Draft, content: Mapping[str, Any]) -> None:

@@ -103,7 +103,7 @@ def mamba_block_size_without_effect(case: Case) -> Iterable[Found]:
 
 def mamba_cache_mode_lowered(case: Case) -> Iterable[Found]:
     given = case.line.get("mamba-cache-mode")
-    if given == "all" and case.hybrid:
+    if given == "all" and case.hybrid and case.effective.mamba_cache_mode != "all":
         yield Found(
             f"--mamba-cache-mode all is lowered to {case.effective.mamba_cache_mode} for this model",
             "--mamba-cache-mode",
@@ -133,7 +133,7 @@ def prefix_caching_unsaid(case: Case) -> Iterable[Found]:
 
 def mtp_with_prefix_caching(case: Case) -> Iterable[Found]:
     now = case.effective
-    if not _align(case) or now.speculative is None or now.speculative.method != "mtp":
+    if now.mamba_cache_mode in (None, "none") or now.speculative is None or now.speculative.method != "mtp":
         return
     reported = case.engine.law("hybrid_speculative_prefix_caching") == "wrong"
     yield Found(

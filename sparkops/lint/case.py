@@ -15,7 +15,7 @@ from sparkops.core.wording import Severity
 from sparkops.models.architecture.geometry import Geometry
 from sparkops.models.architecture.quantisation import Quantisation
 from sparkops.models.catalogue import FromHub
-from sparkops.models.effective import Effective, effective
+from sparkops.models.effective import MLA_DISABLED, Effective, effective, truthy
 from sparkops.models.engine import Engine
 from sparkops.models.invocation import Invocation
 from sparkops.models.serve_line import ServeLine
@@ -77,6 +77,12 @@ class Case:
     def hybrid(self) -> bool:
         """Whether the model is known to keep a recurrent state beside keys and values."""
         return self.geometry is not None and self.geometry.hybrid
+
+    @property
+    def latent(self) -> bool:
+        """Whether its attention is known to keep a latent, which a variable of the engine expands."""
+        known = self.geometry is not None and self.geometry.latent and not self.geometry.gaps
+        return known and not truthy(self.variables.get(MLA_DISABLED))
 
     @property
     def quantized(self) -> str:

@@ -22,6 +22,14 @@ from sparkops.models.engine import Engine
 LINE_RULES = (parsing, configurations, caching, speculating, quantizing, placing, serving, unlisted)
 """The modules whose rules check one serve line."""
 
+WORDS = (
+    *("unknown-flag", "flag-choice", "tool-parser-unknown", "reasoning-parser-unknown"),
+    *("configuration-key-unknown", "configuration-value", "word-unknown", "connector-unknown", "load-format"),
+    *("speculative-method-unknown", "speculative-field-unknown", "quantization-unknown", "quantization-config-refused"),
+    *("kv-dtype-unknown", "moe-backend-refused", "no-attention-backend", "attention-backend-refused"),
+)
+"""The rules about words, of which a later version knows more."""
+
 ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -123,7 +131,10 @@ def refuse(findings: list[Finding]) -> None:
 
 
 def _severity(name: str, found: Found, case: Case) -> Severity:
-    """No error where the version is older than all that are listed, as its laws are not known."""
+    """No error where the version is older than all that are listed, as its laws are not known, nor about a word that a
+    version after them may know, nor about what a file of further flags may change."""
     rule = rules()[name]
     severity = found.severity or (rule.spark if case.spark else rule.severity)
-    return "warning" if severity == "error" and case.engine.later else severity
+    partly = case.line.get("config") is not None and name not in checks(parsing)
+    unsure = partly or case.engine.later or (case.engine.unsure_of_words and name in WORDS)
+    return "warning" if severity == "error" and unsure else severity

@@ -57,6 +57,10 @@ def extra_words(case: Case) -> Iterable[Found]:
     return _refused(case, "words")
 
 
+def model_not_first(case: Case) -> Iterable[Found]:
+    return _refused(case, "place")
+
+
 def _refused(case: Case, kind: str) -> Iterable[Found]:
     """What the parser refuses for one reason."""
     for problem in case.line.problems:

@@ -31,6 +31,18 @@ def heads_not_divisible(case: Case) -> Iterable[Found]:
         )
 
 
+def kv_heads_not_divisible(case: Case) -> Iterable[Found]:
+    ranks, geometry = case.effective.tensor_parallel, case.geometry
+    if geometry is None or ranks < 1 or "attention heads" in (uneven := geometry.uneven(ranks)):
+        return
+    if count := uneven.get("KV heads"):
+        yield Found(
+            f"{count} KV heads are neither split evenly over {ranks} ranks nor shared evenly by them: the engine stops "
+            "at an assertion without words",
+            TENSOR,
+        )
+
+
 def experts_below_ranks(case: Case) -> Iterable[Found]:
     geometry, ranks = case.geometry, case.effective.tensor_parallel
     if geometry is not None and 0 < geometry.experts < ranks:
@@ -99,7 +111,7 @@ def context_parallel(case: Case) -> Iterable[Found]:
     about = "--decode-context-parallel-size"
     if tensor % ranks:
         yield Found(f"tp_size={tensor} must be divisible by dcp_size={ranks}", about)
-    elif geometry is not None and not geometry.gaps:
+    elif geometry is not None and not geometry.gaps and geometry.plain:
         kv = geometry.kv_heads
         if tensor <= kv:
             yield Found(
@@ -110,6 +122,12 @@ def context_parallel(case: Case) -> Iterable[Found]:
         elif ranks > tensor // kv:
             yield Found(
                 f"decode context parallel size {ranks} must be at most {tensor // kv}, {tensor} ranks by {kv} heads",
+                about,
+            )
+        elif geometry.heads // kv % ranks:
+            yield Found(
+                f"the number of query heads of each KV head ({geometry.heads // kv}) must be divisible by the decode "
+                f"context parallel size ({ranks})",
                 about,
             )
 

@@ -79,6 +79,8 @@ def quantization_of_another_checkpoint(case: Case) -> Iterable[Found]:
     method, own = _asked(case), case.quantized
     if not method or not own or method not in case.engine.quantization_methods:
         return
+    if _detected(case):
+        return
     if method in FAMILIES and own in FAMILIES and FAMILIES[method] != FAMILIES[own]:
         yield Found(
             f"Quantization method specified in the model config ({own}) does not match the quantization method "
@@ -117,6 +119,15 @@ def quantization_config_refused(case: Case) -> Iterable[Found]:
     given = case.line.get("quantization-config")
     for fault in _scheme_faults(case, given) if isinstance(given, Mapping) else ():
         yield Found(f"1 validation error for QuantizationConfigArgs: {fault}", "--quantization-config")
+
+
+def quantization_config_idle(case: Case) -> Iterable[Found]:
+    given = case.line.get("quantization-config")
+    if given and case.geometry is not None and not case.quantized and not _asked(case):
+        yield Found(
+            "--quantization-config is not read without --quantization: the model is served as it is stored",
+            "--quantization-config",
+        )
 
 
 def _scheme_faults(case: Case, given: Mapping[str, object]) -> Iterable[str]:
@@ -216,7 +227,7 @@ def nvfp4_moe_backend(case: Case) -> Iterable[Found]:
 def marlin_columns(case: Case) -> Iterable[Found]:
     geometry, ranks = case.geometry, case.effective.tensor_parallel
     resolved = case.engine.quantization.get(case.quantized, case.quantized)
-    if geometry is None or not geometry.hybrid or ranks < 2 or resolved not in MARLIN:
+    if geometry is None or not geometry.linear_key_dim or ranks < 2 or resolved not in MARLIN:
         return
     columns = 2 * geometry.linear_value_heads // ranks
     if columns < MARLIN_COLUMNS:
@@ -274,12 +285,15 @@ def attention_backend_refused(case: Case) -> Iterable[Found]:
             remedy="" if others else did_you_mean(name, engine.attention_backends),
         )
         return
-    if not _ordinary(case):
-        return
-    reason = engine.attention_refused.get(name, "")
     takes = engine.attention.get(name)
-    if takes is not None and not serves(name, takes, now.kv_cache_dtype, now.dtype):
+    if takes is not None and case.latent:
+        reason = "MLA not supported"
+    elif not _ordinary(case):
+        return
+    elif takes is not None and not serves(name, takes, now.kv_cache_dtype, now.dtype):
         reason = "kv_cache_dtype not supported" if now.kv_cache_dtype not in takes else "dtype not supported"
+    else:
+        reason = engine.attention_refused.get(name, "")
     if reason:
         yield Found(
             f"Selected backend AttentionBackendEnum.{name} is not valid for this configuration. Reason: [{reason!r}]"
@@ -294,13 +308,19 @@ def _asked(case: Case) -> str:
 
 
 def _detected(case: Case) -> bool:
-    """Whether the engine takes the checkpoint's own method and ignores the flag."""
-    return case.quantized == "auto-round"
+    """Whether the engine takes the checkpoint's own method and ignores the flag (override_quantization_method of vLLM
+    0.19.1 to 0.32.0 quantization/inc, modelopt, deepseek_v4_fp8)."""
+    stored, listed = case.quantisation, case.engine.quantization_methods
+    if stored.method.startswith("modelopt"):
+        algorithm = stored.algorithm.upper()
+        return algorithm in ("FP8", "MIXED_PRECISION") or "FP4" in algorithm or "MXFP8" in algorithm
+    packed = stored.method == "fp8" and any(each.startswith("DeepseekV4") for each in case.architectures)
+    return case.quantized == "auto-round" or (packed and "deepseek_v4_fp8" in listed)
 
 
 def _ordinary(case: Case) -> bool:
     """Whether attention is that of keys and values by head, for which the engine's table of backends holds."""
-    return case.geometry is not None and not case.geometry.gaps
+    return case.geometry is not None and not case.geometry.gaps and case.geometry.plain
 
 
 def _served_elsewhere(case: Case) -> bool:

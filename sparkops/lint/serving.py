@@ -74,7 +74,7 @@ def length_over_native(case: Case) -> Iterable[Found]:
         return
     if truthy(case.variables.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN")):
         return
-    native = _native(case, geometry.max_positions)
+    native = _native(case, geometry.longest(case.engine.law("yarn_raises_length")))
     if native is not None and given > native:
         yield Found(
             f"User-specified max_model_len ({given}) is greater than the derived max_model_len "
@@ -166,6 +166,7 @@ def _of_line(case: Case) -> Mapping[str, object]:
         "experts": geometry.experts if geometry is not None else 0,
         "latent": bool(kept & {"latent", "sparse", "packed"}),
         "sparse": "sparse" in kept,
+        "ordinary_latent": "latent" in kept,
         "engine": version_key(case.engine.version),
         "formats": {each.part: case.quantisation.format(each) for each in tensors},
     }

@@ -150,7 +150,7 @@ def no_tokens_left_to_schedule(case: Case) -> Iterable[Found]:
 def mtp_with_pipeline(case: Case) -> Iterable[Found]:
     now = case.effective
     drafts = now.speculative is not None and now.speculative.method == "mtp"
-    if drafts and now.pipeline_parallel > 1:
+    if drafts and now.pipeline_parallel > 1 and not (case.geometry and case.geometry.pipelined_head):
         yield Found(
             "Pipeline parallelism is not supported for this model: MTP over pipeline_parallel_size="
             f"{now.pipeline_parallel}",

@@ -8,6 +8,7 @@ read, of the bundled ones in the tests). It must not know an engine.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,12 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "": ("bf16",),
 }
 """Words in a repository's name that tell its method, when that repository itself is not known."""
+
+OTHER = re.compile(
+    r"(?:^|[-_.])(?:a?\d+(?:\.\d+)?[bm]|\d+x\d+b|reap\d*|pruned?|slim|mini|tiny|draft(?:er)?|eagle\d*|dflash|dspark|speculators?|"
+    r"assistant|embed(?:ding)?|rerank(?:er)?|reward|lora|distill(?:ed)?|experts?|layers|gguf|mlx|exl[23]|onnx)(?=$|[-_.])"
+)
+"""Words in what follows a known model's name after which it is another model, or in another form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,8 @@ class Model:
     """What is known of a model that was asked for.
 
     `mtp_weights`: whether the checkpoint has the prediction head's weights; None: not known. `weights` are the exact
-    sizes, where the folder's tensor headers could be read; `published_bytes` is 0 where no size is known.
+    sizes, where the folder's tensor headers could be read; `published_bytes` is 0 where no size is known. `guessed`: it
+    is known by its name alone, so that nothing is refused on its sizes.
     """
 
     name: str
@@ -99,6 +107,7 @@ class Model:
     source: str
     unverified: str
     from_hub: FromHub | None = None
+    guessed: bool = False
 
     @property
     def verified(self) -> bool:
@@ -127,11 +136,9 @@ def known(model: str, beside: Path | None = None) -> Model | None:
 
     Raises InventoryError for a folder whose config.json, or a knowledge file, that can't be read.
     """
-    place = Path(model).expanduser()
-    if model and (place / "config.json").is_file():
-        return of_folder(place)
-    if beside is not None and model and not place.is_absolute() and (beside / place / "config.json").is_file():
-        return of_folder(beside / place)
+    for folder in (Path(), beside):
+        if model and folder is not None and (place := _folder(folder, model)) is not None:
+            return of_folder(place)
     wanted = model.rstrip("/").lower()
     short = wanted.rpartition("/")[2]
     for listed in _entries(beside, short):
@@ -141,6 +148,16 @@ def known(model: str, beside: Path | None = None) -> Model | None:
         if repository is not None:
             return _model(listed, repository)
     return None
+
+
+def _folder(base: Path, model: str) -> Path | None:
+    """The folder of that name with a config.json; None for none, and for a path that is another machine's or nobody's,
+    as one in a container mostly is."""
+    try:
+        place = base / Path(model).expanduser()
+        return place if (place / "config.json").is_file() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def guessed(model: str, beside: Path | None = None) -> Model | None:
@@ -323,12 +340,16 @@ def _by_base(candidates: list[_Listed], wanted: str) -> Model | None:
         return None
     base = max(bases, key=lambda each: len(each.name))
     rest = short[len(base.name) :]
+    if OTHER.search(rest):
+        return None
     method = next((method for method, words in MARKS.items() if any(word in rest for word in words)), None)
     if method is None:
         return None
-    for listed in (base, *candidates):
+    alike = [each for each in candidates if each.geometry.architectures == base.geometry.architectures]
+    for listed in (base, *alike):
         for entry in listed.repositories:
             if entry.get("method", "") == method and (stored := _repository(listed, str(entry["id"]).lower())):
                 like = f"it is taken to be stored as {stored.id}"
-                return _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, unverified=like))
+                made = _model(base, replace(stored, id=wanted, weight_bytes=0, mtp=None, unverified=like))
+                return replace(made, guessed=True)
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import Any
 
 from sparkops.models.architecture.geometry import FLOAT32, Geometry
@@ -20,6 +21,8 @@ KERNEL_BLOCK = 16
 """Tokens that every attention kernel's block is a multiple of."""
 
 LARGEST_CAPTURE = 512
+MLA_DISABLED = "VLLM_MLA_DISABLE"
+"""The variable with which layers of latent attention keep keys and values (vLLM config/model.py: use_mla)."""
 PREFILL_HEAD = 128
 """The key head of the linear layers for which the engine takes FlashInfer's prefill (vLLM 0.33
 layers/mamba/gdn/qwen_gdn_linear_attn.py)."""
@@ -99,7 +102,7 @@ def effective(
     variables = {**line.environment, **(env or {})}
     chunked = line.get("enable-chunked-prefill") is not False
     caching = _prefix_caching(line, geometry, engine)
-    length = _length(line, geometry)
+    length = _length(line, geometry, engine)
     tokens, seqs = batch(line, length, chunked)
     speculation = speculative(line, drafter)
     numbers = {flag: _number(line, engine, flag) for flag in _SIZES}
@@ -109,12 +112,12 @@ def effective(
     cache = stored_cache if cache == "auto" else cache
     asynchronous = _async(line, engine, speculation)
     capture, mode = _capture(line, geometry, tokens, seqs, speculation)
-    block = _block(line, geometry, engine, caching, speculation, numbers["tensor-parallel-size"], cache)
-    hybrid = geometry is not None and geometry.hybrid
+    states = _states(line, geometry, engine, caching)
+    block = _block(line, geometry, engine, states, speculation, numbers["tensor-parallel-size"], cache)
     return Effective(
         chunked_prefill=chunked,
         enable_prefix_caching=caching,
-        mamba_cache_mode=None if geometry is None else ("align" if hybrid and caching else "none"),
+        mamba_cache_mode=states,
         max_num_batched_tokens=tokens,
         max_num_seqs=seqs,
         max_model_len=length,
@@ -229,10 +232,10 @@ def _prefix_caching(line: ServeLine, geometry: Geometry | None, engine: Engine) 
     return True
 
 
-def _length(line: ServeLine, geometry: Geometry | None) -> int | None:
+def _length(line: ServeLine, geometry: Geometry | None, engine: Engine) -> int | None:
     given = line.get("max-model-len")
     if given is None or given == AUTO:
-        return geometry.max_positions or None if geometry is not None else None
+        return geometry.usual(engine.law("yarn_raises_length")) or None if geometry is not None else None
     return int(given)
 
 
@@ -253,23 +256,35 @@ def serves(name: str, takes: tuple[str, ...], cache: str, dtype: str) -> bool:
     return cache in takes and (dtype not in FLOAT32 or name in ("TRITON_ATTN", "FLEX_ATTENTION"))
 
 
+def _states(line: ServeLine, geometry: Geometry | None, engine: Engine, caching: bool) -> str | None:
+    """Of which tokens recurrent layers keep their states: of the last block's end (`align`), or of each block's (`all`)
+    where version and architecture can (vLLM 0.19.1 to 0.33.0 model_executor/models/config.py: MambaModelConfig)."""
+    if geometry is None:
+        return None
+    if not (geometry.hybrid and caching):
+        return "none"
+    given, law = line.get("mamba-cache-mode"), engine.behaviour.get("state_per_block", "absent")
+    asked = (law != "absent" and given == "all") or (law == "default" and given in (None, "none"))
+    return "all" if asked and geometry.state_chunk else "align"
+
+
 def _block(
     line: ServeLine,
     geometry: Geometry | None,
     engine: Engine,
-    caching: bool,
+    states: str | None,
     speculation: Speculative | None,
     tensor_parallel: int,
     cache: str,
 ) -> int | None:
-    """Tokens in a block."""
+    """Tokens in a block; None also for a user's block of layers that keep a state for each, whose rule is not
+    described."""
     wanted = line.get("block-size")
-    if geometry is None or tensor_parallel < 1 or (wanted is not None and wanted < 1):
+    if geometry is None or tensor_parallel < 1 or (wanted is not None and (wanted < 1 or states == "all")):
         return None
     dtype = line.get("dtype") or "auto"
     if dtype != "auto":
         geometry = replace(geometry, dtype=dtype)
-    aligned = geometry.hybrid and caching
     options = CacheOptions(
         kv_dtype=cache,
         ssm_dtype=line.get("mamba-ssm-cache-dtype") or "auto",
@@ -277,7 +292,11 @@ def _block(
         tensor_parallel=tensor_parallel,
         speculative_tokens=(speculation.tokens or 0) if speculation else 0,
     )
-    multiple = _multiple(line, geometry, engine) if aligned else KERNEL_BLOCK
+    multiple = _multiple(line, geometry, engine) if states == "align" else KERNEL_BLOCK
+    if states == "all":
+        multiple = lcm(multiple, geometry.state_chunk)
+    if geometry.latent:
+        multiple = lcm(multiple, engine.law("latent_block"))
     return layout(geometry, options, BlockRule(wanted, engine.law("user_block"), multiple)).block_size
 
 

@@ -18,7 +18,8 @@ from sparkops.models import knowledge_file
 from sparkops.models.engine_pages import engine_content, engine_files, version_key
 
 PAIR, SWITCH, INTEGER, SIZE, LENGTH = "pair", "switch", "integer", "size", "length"
-TAG_VERSION = re.compile(r"(?:^|[^0-9A-Za-z])v?(\d+\.\d+\.\d+|0\.\d+)(?![0-9])")
+TAG_VERSION = re.compile(r"(?:^|[^0-9A-Za-z.])v?(\d\.\d+\.\d+|0\.\d+)(?![0-9])")
+"""The version in a tag; what has two digits in front, as 26.01.1 and 13.0.1, counts something else."""
 OLDEST = (0, 6)
 """Versions before the engine that serves today; a lower number in a tag counts something else."""
 
@@ -90,7 +91,17 @@ class Engine:
     @property
     def later(self) -> bool:
         """Whether the version asked for is older than all that are listed, so that a later one is used instead."""
-        return version_key(self.asked) < version_key(self.version)
+        return version_key(self.asked)[:2] < version_key(self.version)[:2]
+
+    @property
+    def unsure_of_words(self) -> bool:
+        """Whether a word that is not known here may be known to the version asked for."""
+        return self.later or self.earlier
+
+    @property
+    def earlier(self) -> bool:
+        """Whether an earlier version is used, which may lack words that the one asked for knows."""
+        return version_key(self.asked)[:2] > version_key(self.version)[:2]
 
     def law(self, name: str) -> Any:
         """A law by its name. Raises InventoryError for an engine file that lacks it."""
@@ -103,7 +114,8 @@ class Engine:
 
 
 def engine(version: str, beside: Path | None = None) -> Engine:
-    """The engine of that version; of an unlisted one the nearest earlier (`exact` is false then), else the oldest.
+    """The engine of that version; of an unlisted one (`exact` is false then) one that differs in the last number only,
+    else the nearest earlier, else the oldest.
 
     A leading `v` and what follows the numbers (`+cu130`, `-aarch64`, `.dev3`, `rc1`) do not count. Raises
     InventoryError for a word that is no version.
@@ -112,8 +124,9 @@ def engine(version: str, beside: Path | None = None) -> Engine:
     if not wanted:
         raise InventoryError.of("engine-version-invalid", version=version)
     listed = versions(beside)
-    earlier = [each for each in listed if version_key(each) <= wanted]
-    chosen = earlier[-1] if earlier else listed[0]
+    alike = [each for each in listed if version_key(each)[:2] == wanted[:2]] or listed
+    earlier = [each for each in alike if version_key(each) <= wanted]
+    chosen = earlier[-1] if earlier else alike[0]
     clean = ".".join(str(number) for number in wanted)
     return _read(chosen, chosen if wanted == version_key(chosen) else clean, beside)
 
@@ -130,8 +143,8 @@ def version_of_image(reference: str) -> str:
     itself; a number below those of all listed versions is no engine's.
     """
     name, _, tag = reference.partition("@")[0].rpartition("/")[2].lower().partition(":")
-    found = TAG_VERSION.search(tag if name.startswith("vllm") else tag.partition("vllm")[2])
-    if found is None or version_key(found[1]) < OLDEST:
+    found = TAG_VERSION.search(tag.partition("vllm")[2]) or (name.startswith("vllm") and TAG_VERSION.search(tag))
+    if not found or version_key(found[1]) < OLDEST:
         return ""
     return found[1]
 

@@ -18,7 +18,7 @@ from sparkops.models import engine as kinds
 from sparkops.models import shell_line
 from sparkops.models.engine import Engine
 
-Refused: TypeAlias = Literal["unknown", "ambiguous", "value", "choice", "words", "conflict"]
+Refused: TypeAlias = Literal["unknown", "ambiguous", "value", "choice", "words", "place"]
 
 NEGATIVE = re.compile(r"^-(?:\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)$")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
@@ -72,19 +72,22 @@ def parse_text(text: str, engine: Engine) -> ServeLine:
     if not text.strip():
         raise ValueError("there is no command in it")
     environment, words = shell_line.split(text)
-    return _line(environment, words, engine, "entrypoints" not in text)
+    return _line(environment, words, engine, not shell_line.SERVER.search(text))
 
 
 def parse(words: Sequence[str], engine: Engine) -> ServeLine:
     """The words of a command line, from `vllm serve` on or what surrounds it (variables, `docker run …`)."""
     environment, rest = shell_line.command(words)
-    return _line(environment, rest, engine, not any(word.startswith("vllm.entrypoints.") for word in words))
+    return _line(environment, rest, engine, not any(map(shell_line.SERVER.match, words)))
 
 
 def _line(environment: Mapping[str, str], words: Sequence[str], engine: Engine, serve: bool) -> ServeLine:
     normal = _normal(list(words))
-    reading = _Reading(engine)
-    reading.take(_dotted(_model_first(normal) if serve else normal))
+    reading = _Reading(engine, serve)
+    if serve:
+        normal = _model_first(normal)
+        reading.place(normal)
+    reading.take(_dotted(normal))
     return ServeLine(
         model=reading.model,
         arguments=reading.arguments,
@@ -141,11 +144,17 @@ def _dotted(words: list[str]) -> list[str]:
         if not (word.startswith("-") and "." in name) or NEGATIVE.match(word):
             plain.append(word)
             continue
-        value = text if sign else next(rest, "")
+        value = text if sign else next(rest, None)
+        if value is None:  # the engine finds no word for it either
+            plain.append(word)
+            continue
         key, *path = name.removesuffix("+").split(".")
-        _merge(gathered.setdefault(key, {}), path, value.split(",") if name.endswith("+") else _dotted_value(value))
-    for key, content in gathered.items():
-        plain += [key, json.dumps(content)]
+        content: Any = value.split(",") if name.endswith("+") else _dotted_value(value)
+        for each in reversed(path):
+            content = {each: content}
+        _merge(gathered.setdefault(key, {}), content)
+    for key, whole in gathered.items():
+        plain += [key, json.dumps(whole)]
     return plain
 
 
@@ -158,24 +167,23 @@ def _dotted_value(text: str) -> object:
     return text
 
 
-def _merge(into: dict[str, Any], path: list[str], value: object) -> None:
-    for key in path[:-1]:
-        inner = into.get(key)
-        if not isinstance(inner, dict):
-            inner = into[key] = {}
-        into = inner
-    last = path[-1]
-    if isinstance(value, list) and isinstance(into.get(last), list):
-        into[last] += value
-    else:
-        into[last] = value
+def _merge(into: dict[str, Any], given: Mapping[str, Any]) -> None:
+    for key, value in given.items():
+        before = into.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            _merge(before, value)
+        else:
+            into[key] = before + value if isinstance(value, list) and isinstance(before, list) else value
 
 
 class _Reading:
-    """One pass over the words, as argparse makes it."""
+    """One pass over the words, as argparse makes it. `serve`: they are those of `vllm serve`; the API server's module
+    takes a word for the model too, and does not use it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, serve: bool) -> None:
         self.engine = engine
+        self.serve = serve
+        self.alone = ""
         self.model = ""
         self.arguments: dict[str, object] = {}
         self.spelled: dict[str, str] = {}
@@ -204,9 +212,20 @@ class _Reading:
                 following.append(words[position + len(following)])
             position += self._flag(name, [value] if sign else following, bool(sign))
 
+    def place(self, words: list[str]) -> None:
+        """A served name is refused where no model stands first (since 0.17)."""
+        names = {word.partition("=")[0] for word in words}
+        if words and words[0].startswith("-") and "--served-model-name" in names and "--config" not in names:
+            self._refuse(
+                "place",
+                "--served-model-name",
+                "`model` should be provided as the first positional argument when using `vllm serve`",
+            )
+
     def _loose_word(self, word: str) -> None:
-        if not self.model:
-            self.model = word
+        if not self.alone:
+            self.alone = word
+            self.model = word if self.serve else self.model
         elif not self.unsure:
             self._refuse("words", word, f"unrecognized arguments: {word}", word)
 

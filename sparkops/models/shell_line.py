@@ -19,6 +19,9 @@ SWITCHES = {
 }
 """Docker's flags that take no value."""
 SHORT = {"e": "env", "v": "volume", "p": "publish", "m": "memory", "u": "user", "w": "workdir", "h": "hostname"}
+CLI = "vllm.entrypoints.cli.main"
+"""The module that is the program `vllm`; the others of its package are servers by themselves."""
+SERVER = re.compile(rf"(?:^|(?<=\s))vllm\.entrypoints\.(?!{re.escape(CLI.partition('entrypoints.')[2])})")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 
@@ -52,16 +55,18 @@ def command(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if _name(word) in CONTAINERS and words[index + 1 : index + 2] == ["run"]:
             flags, rest = docker_flags(words[index + 2 :])
             environment = _variables([value for flag, value in flags if flag == "env"])
-            return environment, rest[1:]
+            started = [value for flag, value in flags if flag == "entrypoint" and value][-1:]
+            inner, rest = command([*started, *rest[1:]]) if started else ({}, rest[1:])
+            return {**environment, **inner}, rest
     return {}, words
 
 
 def start_of(words: Sequence[str]) -> int | None:
     """Where the engine's own words begin: behind `vllm serve` or the API server's module; None without either."""
     for index, word in enumerate(words):
-        if word == "serve" and (index == 0 or _name(words[index - 1]) == "vllm"):
+        if word == "serve" and (index == 0 or _name(words[index - 1]) in ("vllm", CLI)):
             return index + 1
-        if word.startswith("vllm.entrypoints."):
+        if SERVER.match(word):
             return index + 1
     return None
 

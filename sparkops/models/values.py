@@ -175,7 +175,7 @@ def _length(bounds: Mapping[str, int], value: object, path: tuple[str, ...]) -> 
 def _whole(value: object) -> int | None:
     if isinstance(value, str):
         return int(value.partition(".")[0]) if WHOLE.fullmatch(value) else None
-    return int(value) if isinstance(value, (int, float)) and value == int(value) else None
+    return int(value) if isinstance(value, (int, float)) and value % 1 == 0 else None
 
 
 def _decimal(value: object) -> float | None:

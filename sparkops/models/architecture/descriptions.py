@@ -36,7 +36,10 @@ VALUES = {
     "kv_heads": "kv_heads",
     "head_dim": "dim",
     "vocabulary": "vocabulary",
-    "max_positions": "positions or 0",
+    "max_positions": "length or 0",
+    "stretched": "stretched or 0",
+    "yarn_positions": "yarn_positions or 0",
+    "usual_positions": "usual_positions or 0",
     "experts": "experts",
     "experts_per_token": "chosen",
     "tied": "1 if tied else 0",
@@ -44,6 +47,8 @@ VALUES = {
     "latent_width": "latent_width or 0",
     "item_tokens": "item_tokens or 0",
     "largest_capture": "largest_capture or 0",
+    "state_chunk": "state_chunk or 0",
+    "pipelined_head": "pipelined_head or 0",
 }
 """The sizes of a model that others ask for by name; 0 where it has none."""
 WORDS = {"ssm_dtype": "ssm_dtype"}

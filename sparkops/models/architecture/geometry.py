@@ -17,6 +17,8 @@ from sparkops.models.architecture.architectures import LARGEST, MOST_LAYERS, Cac
 from sparkops.models.architecture.descriptions import described, unwrapped
 
 STATE = "state"
+KEYS_AND_VALUES = ("full", "sliding", "chunked", STATE)
+"""What layers with keys and values keep, and the states of recurrent layers beside them."""
 NUMBERS = (
     "hidden_size",
     "num_hidden_layers",
@@ -109,6 +111,15 @@ class Geometry:
         """The longest context that it was made for, in tokens."""
         return self._value("max_positions")
 
+    def longest(self, yarn: bool) -> int:
+        """The longest context that an engine derives from its positions and how they are stretched; `yarn`: also by
+        YaRN, whose files mostly count it already."""
+        return (self._value("yarn_positions") if yarn else 0) or self._value("stretched") or self.max_positions
+
+    def usual(self, yarn: bool) -> int:
+        """The context that an engine takes where none is given."""
+        return self._value("usual_positions") or self.longest(yarn)
+
     @property
     def experts(self) -> int:
         """Routed experts of a layer."""
@@ -148,6 +159,16 @@ class Geometry:
     def largest_capture(self) -> int:
         """Tokens of the largest CUDA graph that the engine captures where nothing is given; 0 for its usual rule."""
         return self._value("largest_capture")
+
+    @property
+    def pipelined_head(self) -> bool:
+        """Whether the engine's class of the prediction head runs over a pipeline in every version."""
+        return bool(self._value("pipelined_head"))
+
+    @property
+    def state_chunk(self) -> int:
+        """Tokens of a chunk of recurrent layers whose states an engine can keep for each block; 0 of others."""
+        return 0 if self.multimodal else self._value("state_chunk")
 
     def table_bytes(self, mrope_tables: int) -> int:
         """Bytes of the rotary tables, those of positions in sections `mrope_tables` times as long."""
@@ -195,6 +216,11 @@ class Geometry:
         return any(each.kind in ("latent", "sparse") for each in self.cached)
 
     @property
+    def plain(self) -> bool:
+        """Whether all that it keeps are keys and values by head, and recurrent states."""
+        return all(each.kind in KEYS_AND_VALUES for each in self.cached)
+
+    @property
     def tensors(self) -> Iterator[Tensor]:
         """All of its tensors."""
         yield from self.shape.tensors
@@ -218,9 +244,13 @@ class Geometry:
         return {part: count / self.parameters[part] for part, count in kept.items()}
 
     def uneven(self, ranks: int) -> Mapping[str, int]:
-        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are."""
+        """The heads that cannot be split evenly over so many ranks: which ones, and how many there are. Ranks beyond
+        the KV heads share them."""
         counts = {"attention heads": self.heads, "linear value heads": self.linear_value_heads}
-        return {what: count for what, count in counts.items() if count % ranks}
+        uneven = {what: count for what, count in counts.items() if count % ranks}
+        kept = {each.heads for each in self.cached if each.kind in KEYS_AND_VALUES and each.kind != STATE}
+        shared = next((count for count in sorted(kept) if count and count % ranks and ranks % count), 0)
+        return {**uneven, "KV heads": shared} if shared and not self.gaps else uneven
 
     @property
     def text_parameters(self) -> int | None:

@@ -132,8 +132,6 @@ WINDOWED = ("sliding", "chunked")
 SPARSE_ENTRY = 656
 """Bytes of a token in a sparse latent cache: 512 of FP8, 16 of scales, 64 rotary elements of 16 bits. The engine takes
 this form on a GB10 under `auto` as under `fp8` (vLLM 0.32 v1/attention/backends/mla/flashinfer_mla_sparse_sm120)."""
-LATENT_BLOCK = 128
-"""What the aligned block is a multiple of where attention keeps a latent (vLLM 0.32 platforms/interface.py)."""
 
 
 def token_bytes(cached: Cached, options: CacheOptions, dtype: str) -> int | None:
@@ -248,13 +246,12 @@ def _block(geometry: Geometry, page: int, attention: int | None, rule: BlockRule
         return rule.wanted or 16
     if attention is None:
         return None
-    multiple = lcm(rule.multiple, LATENT_BLOCK) if geometry.latent else rule.multiple
-    least = _up(ceil(page / attention), multiple)
+    least = _up(ceil(page / attention), rule.multiple)
     if rule.wanted is None:
         return least
     if rule.user_block == "replace":
         return max(least, rule.wanted)
-    return _up(least, lcm(multiple, rule.wanted))
+    return _up(least, lcm(rule.multiple, rule.wanted))
 
 
 def _up(count: int, multiple: int) -> int:

@@ -48,10 +48,6 @@ DECLARED = ("quantization_config", "compression_config")
 """The keys of a config.json that declare it, the first that is there."""
 
 
-KEYS_AND_VALUES = ("full", "sliding", "state")
-"""What layers with keys and values keep, and the states of recurrent layers beside them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Quantisation:
     """How a checkpoint is quantised: `quant_method` of its config.json ("" for none), its algorithm, bits, group size.
@@ -75,7 +71,7 @@ class Quantisation:
     def cache_dtype(self, geometry: Geometry | None) -> str:
         """The type of the cache under `auto`: one that compressed-tensors declares counts only in a cache of keys and
         values, whose layers alone read it."""
-        plain = geometry is None or all(each.kind in KEYS_AND_VALUES for each in geometry.cached)
+        plain = geometry is None or geometry.plain
         return self.kv_dtype if plain or self.method != "compressed-tensors" else "auto"
 
     @property

@@ -333,7 +333,8 @@ def _of_weights(weights: Mapping[str, object], form: str) -> str | None:
         return None
     if bits >= 16:
         return ""
-    return f"int{bits}-g{group}" if group > 0 else "int8" if bits == 8 else f"int{bits}-channel"
+    zeros = f"-z{bits}" if weights.get("symmetric") is False else ""
+    return f"int{bits}-g{group}{zeros}" if group > 0 else "int8" if bits == 8 else f"int{bits}-channel"
 
 
 def _whole(value: object, otherwise: int) -> int:

@@ -97,6 +97,14 @@ def test_keys_that_tools_write_when_they_resave_a_model_are_no_gaps() -> None:
         assert not of_config({**model["config"], **resaved, "_attn_implementation_autoset": True}).gaps
 
 
+def test_a_head_that_one_wrapper_alone_has_leaves_the_text_part_known() -> None:
+    plain = next(each for each in MODELS if each["architecture"] == "Exaone4ForCausalLM")["config"]
+    text = {**plain, "model_type": "exaone4", "num_nextn_predict_layers": 1}
+    wrapped = of_config({"architectures": ["Exaone4_5_ForConditionalGeneration"], "text_config": text})
+    assert not wrapped.gaps and wrapped.mtp_layers == 1 and "mtp" in wrapped.part_gaps
+    assert wrapped.text_parameters == of_config(plain).text_parameters
+
+
 def test_an_encoder_of_sound_leaves_the_cache_known_and_the_weights_unknown() -> None:
     config = next(
         each["config"]

@@ -22,6 +22,7 @@ from sparkops.lint.case import case_of
 from sparkops.lint.check import check
 from sparkops.models.architecture.descriptions import described, known
 from sparkops.models.architecture.geometry import of_config
+from sparkops.models.architecture.quantisation import bytes_per_parameter
 from sparkops.models.architecture.quantisation import of_config as quantisation_of
 from sparkops.models.architecture.quantisation_rules import Rules
 from sparkops.models.invocation import of_text
@@ -127,6 +128,149 @@ def test_lint_refuses_what_the_engine_refuses(folders: Path, family: str) -> Non
         line = f"vllm serve {folders / family / 'bf16'} {words}"
         errors = [each.id for each in check(case_of(of_text(line, ENGINE))) if each.severity == "error"]
         assert bool(errors) == (verdict == "refused"), (name, errors)
+
+
+def refused(folder: Path, words: str, version: str = ENGINE, gpus: int = 8) -> list[str]:
+    findings = check(case_of(of_text(f"vllm serve {folder} {words}", version, gpus)))
+    return [each.id for each in findings if each.severity == "error"]
+
+
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (4, 128), (8, 128)])
+def test_zero_points_of_compressed_tensors_are_bytes_where_a_group_is_not_symmetric(bits: int, group: int) -> None:
+    """vLLM 0.24.0 to 0.32.0 compressed_tensors_wNa16 and compressed_tensors_moe_wna16: weight_zero_point."""
+    sizes = {}
+    for symmetric in (True, False):
+        weights = {"num_bits": bits, "type": "int", "group_size": group, "strategy": "group", "symmetric": symmetric}
+        content = {"config_groups": {"a": {"targets": ["Linear"], "weights": weights}}, "ignore": ["lm_head"]}
+        stored = {"quant_method": "compressed-tensors", "format": "pack-quantized", **content}
+        word = quantisation_of({**FLAT["qwen3-30b-a3b"], "quantization_config": stored}).formats["experts"]
+        sizes[symmetric] = bytes_per_parameter(word)
+    assert sizes[False] - sizes[True] == pytest.approx(bits / group / 8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("version", ["0.19.1", "0.26.0", "0.33.0"])
+def test_a_backend_is_refused_where_it_is_of_the_other_sort_of_attention(
+    folders: Path, family: str, version: str
+) -> None:
+    """vLLM v1/attention/backend.py: a backend of latent attention serves no other, and no other serves that."""
+    latent = of_config(FLAT[family]).latent
+    other = not of_config(FLAT[family]).plain
+    for words, of_latent in (("TRITON_MLA", True), ("FLASHMLA", True), ("TRITON_ATTN", False)):
+        ids = refused(folders / family / "bf16", f"--attention-backend {words}", version)
+        if latent or other:
+            assert ("attention-backend-refused" in ids) == (latent and not of_latent), words
+        else:
+            assert ("attention-backend-refused" in ids) == of_latent, words
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_context_parallelism_asks_for_ranks_beyond_the_kv_heads_only_where_keys_are_kept_by_head(
+    folders: Path, family: str
+) -> None:
+    """vLLM config/model.py: verify_with_parallel_config, which passes over latent attention."""
+    found = of_config(FLAT[family])
+    for tensor, ranks in ((2, 2), (4, 2), (8, 2), (8, 4)):
+        fitting = tensor // max(1, found.kv_heads) >= ranks and found.heads // max(1, found.kv_heads) % ranks == 0
+        ids = refused(folders / family / "bf16", f"-tp {tensor} -dcp {ranks}")
+        assert ("context-parallel" in ids) == (found.plain and not fitting), (tensor, ranks)
+
+
+@pytest.mark.parametrize("family", [family for family in FLAT if of_config(FLAT[family]).latent])
+def test_latent_attention_that_a_variable_turns_off_is_neither_counted_nor_refused(folders: Path, family: str) -> None:
+    folder = folders / family / "bf16"
+    run = of_text(f"VLLM_MLA_DISABLE=1 vllm serve {folder} --attention-backend FLASHINFER", ENGINE)
+    assert not [each for each in check(case_of(run)) if each.id == "attention-backend-refused"]
+    content = as_json(fit_invocation(run))
+    assert content["kv_bytes_per_token"] is None and "VLLM_MLA_DISABLE" in content["unknown"]["pool_tokens"]
+    off = as_json(fit_invocation(of_text(f"VLLM_MLA_DISABLE=0 vllm serve {folder}", ENGINE)))
+    assert off["kv_bytes_per_token"] == figures(folder, "")["kv_bytes_per_token"]
+
+
+def test_a_method_that_is_named_makes_no_weight_of_a_quantised_checkpoint_smaller(folders: Path) -> None:
+    for family, content in FAMILIES.items():
+        for variant in content["engine"]["published"]:
+            folder = folders / family / variant
+            plain = figures(folder, "--max-model-len 4096")["weight_bytes_per_rank"]
+            assert figures(folder, "--max-model-len 4096 --quantization fp8")["weight_bytes_per_rank"] == plain
+            shorthand = figures(folder, "--max-model-len 4096 --quantization fp8_per_block")
+            assert (
+                shorthand["weight_bytes_per_rank"] is None
+                and "quantised" in shorthand["unknown"]["weight_bytes_per_rank"]
+            )
+
+
+@pytest.mark.parametrize(
+    "flag", ["--kv-cache-dtype fp8 --kv-cache-dtype-skip-layers 0", "--kv-cache-dtype turboquant_k8v4"]
+)
+def test_layers_that_keep_a_token_in_ways_of_their_own_have_no_block_that_is_known(folders: Path, flag: str) -> None:
+    content = figures(folders / "phi-4" / "bf16", flag)
+    assert content["block_size"] is None and content["kv_bytes_per_token"] is None
+
+
+PIPELINED = ("glm-4.7-flash", "nemotron-3-nano-30b")
+"""The families whose head for prediction has the interface for pipelines in the oldest version too."""
+
+
+@pytest.mark.parametrize("family", [family for family in FLAT if of_config(FLAT[family]).drafts])
+def test_a_head_for_prediction_runs_over_a_pipeline_where_its_class_can(folders: Path, family: str) -> None:
+    """vLLM 0.19.1 to 0.29.0 model_executor/models: the classes of heads that have SupportsPP."""
+    words = """-pp 2 --speculative-config '{"method":"mtp","num_speculative_tokens":1}'"""
+    for version in ("0.19.1", "0.29.0"):
+        ids = refused(folders / family / "bf16", words, version)
+        assert ("mtp-with-pipeline" in ids) == (family not in PIPELINED)
+
+
+DRAFTING = {
+    '{"method":"ngram","num_speculative_tokens":2}': "",
+    '{"method":"suffix"}': "",
+    '{"method":"dspark","num_speculative_tokens":2}': "the method dspark",
+    '{"method":"mtp","model":"birds/wren-assistant","num_speculative_tokens":2}': "birds/wren-assistant",
+    '{"method":"custom_class","model":"wren.Drafter","num_speculative_tokens":2}': "the method custom_class",
+    '{"method":"eagle3","model":"birds/wren-eagle","num_speculative_tokens":2}': "birds/wren-eagle",
+}
+
+
+@pytest.mark.parametrize("given", DRAFTING)
+def test_what_drafts_and_is_not_described_leaves_the_pool_unknown(folders: Path, given: str) -> None:
+    content = figures(folders / "phi-4" / "bf16", f"--max-model-len 4096 --speculative-config '{given}'")
+    for figure in ("pool_tokens", "weight_bytes_per_rank"):
+        assert (content[figure] is None) == bool(DRAFTING[given]), figure
+        assert DRAFTING[given] in content["unknown"].get(figure, "")
+
+
+STATEFUL = [family for family in FLAT if of_config(FLAT[family]).hybrid]
+
+
+@pytest.mark.parametrize("family", STATEFUL)
+def test_a_state_for_each_block_is_kept_where_version_and_architecture_can(folders: Path, family: str) -> None:
+    """vLLM 0.19.1 to 0.32.0 model_executor/models/config.py (MambaModelConfig), platforms/interface.py (the block),
+    v1/kv_cache_interface.py (MambaSpec.max_memory_usage_bytes)."""
+    folder, every = folders / family / "bf16", of_config(FLAT[family]).state_chunk
+    for version, flag, mode in (
+        ("0.27.1", "", "all" if every else "align"),
+        ("0.27.1", "--mamba-cache-mode align", "align"),
+        ("0.28.0", "", "align"),
+        ("0.28.0", "--mamba-cache-mode all", "all" if every else "align"),
+        ("0.32.0", "", "align"),
+    ):
+        words = f"--enable-prefix-caching --max-model-len 32768 --max-num-batched-tokens 2048 {flag}"
+        run = of_text(f"vllm serve {folder} {words}", version)
+        assert run.effective.mamba_cache_mode == mode
+        pool, block = fit_invocation(run).figures.pool, run.effective.block_size
+        assert pool is not None and block is not None
+        states = [group for group in pool.groups if group.kind in ("state", "states")]
+        if mode == "all":
+            assert block % every == 0
+            assert all(group.blocks(10 * block) == 10 * group.count for group in states)
+            assert "align-block-over-batched-tokens" not in refused(folder, words, version)
+            assert not refused(folder, f"{words} --no-enable-chunked-prefill --max-num-batched-tokens 32768", version)
+        else:
+            assert all(group.blocks(10 * block) == group.blocks(1) for group in states)
+
+
+def test_some_families_keep_a_state_for_each_block_and_some_do_not() -> None:
+    assert {bool(of_config(FLAT[family]).state_chunk) for family in STATEFUL} == {True, False}
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gguf", "a-method-of-2027"])

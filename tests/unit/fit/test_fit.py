@@ -163,6 +163,46 @@ def test_more_sequences_than_blocks_are_told() -> None:
     assert not any("max-num-seqs" in note for note in fit("--kv-cache-memory-bytes 5000000000 --max-num-seqs 8").notes)
 
 
+def test_a_length_that_the_engine_chooses_is_lowered_and_one_that_is_given_refused() -> None:
+    small = "--kv-cache-memory-bytes 5000000000"
+    assert any("does not start" in note for note in fit(f"{small} --max-model-len 262144").notes)
+    auto = fit(f"{small} --max-model-len auto")
+    assert auto.figures.pool is not None
+    longest = auto.figures.pool.context(1, 262144)
+    assert any(f"lowers it to what fits, about {longest:,} tokens" in note for note in auto.notes)
+    assert not any("does not start" in note for note in auto.notes)
+    assert not any("lowers it" in note for note in fit("--max-model-len auto").notes)
+
+
+def test_what_is_offloaded_comes_out_of_the_memory_that_a_spark_s_host_has() -> None:
+    line = "--max-model-len 32768 --max-num-seqs 1 --gpu-memory-utilization 0.8"
+    plain, more = fit(line).notes, fit(f"{line} --kv-offloading-size 20").notes
+    assert not any("for the host" in note for note in plain)
+    assert any("21.5 GB more of the same memory" in note for note in more)
+    assert any("are left for the host, less than" in note for note in more)
+    assert fit(line).fits and not fit(f"{line} --kv-offloading-size 60").fits
+
+
+@pytest.mark.parametrize(
+    "flags", ["--config flags.yml", "--hf-config-path birds/wren", "--runner pooling", "--convert embed"]
+)
+def test_what_makes_another_model_of_it_leaves_every_figure_unknown(flags: str) -> None:
+    found = fit(flags)
+    assert found.figures.pool is None and flags.partition(" ")[0] in found.unknown["pool_tokens"]
+
+
+def test_a_scheme_that_the_engine_does_not_read_makes_no_weight_smaller() -> None:
+    scheme = """--quantization-config '{"linear": "fp8_per_tensor", "moe": "fp8_per_tensor"}'"""
+    sizes = {}
+    for flags in ("", scheme, f"--quantization online {scheme}"):
+        found = fit(flags, model="Qwen/Qwen3.5-35B-A3B").figures.weights
+        assert found is not None
+        sizes[flags] = found.rank_bytes
+    assert sizes[""] == sizes[scheme] > 1.5 * sizes[f"--quantization online {scheme}"]
+    unread = """--quantization online --quantization-config '{"linear": "int4_per_group_32"}'"""
+    assert "int4_per_group_32" in fit(unread, model="Qwen/Qwen3.5-35B-A3B").unknown["weight_bytes_per_rank"]
+
+
 def test_a_ceiling_is_bandwidth_over_bytes_and_grows_with_acceptance() -> None:
     plain = fit().figures.plain
     assert plain is not None
@@ -439,8 +479,9 @@ def test_weights_that_do_not_fit_stop_a_plan_unless_accepted(tmp_path: Path) -> 
     assert run(["plan", str(path)]) == 1  # before any node is asked
     path.write_text(text + "accept: [{id: weights-do-not-fit, reason: another machine}]\n")
     refuse(load(path), date(2026, 3, 1))
-    path.write_text(INVENTORY.format(repository=MODELS[0]))
-    refuse(load(path), date(2026, 3, 1))
+    for fitting in (MODELS[0], "someone/Qwen3.5-397B-A17B-heretic-AutoRound"):  # the second is known by its name alone
+        path.write_text(INVENTORY.format(repository=fitting))
+        refuse(load(path), date(2026, 3, 1))
 
 
 def test_a_model_of_the_page_works_by_geometry_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

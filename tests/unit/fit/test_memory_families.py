@@ -52,9 +52,8 @@ def test_a_start_of_the_engine_is_met(name: str, tmp_path: Path) -> None:
     assert -0.03 <= found.pool_tokens / real["tokens"] - 1 <= 0.01
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row["family"] != "kimi-linear-48b"])
+@pytest.mark.parametrize("name", ROWS)
 def test_the_engine_s_own_pool_gives_the_engine_s_blocks(name: str, tmp_path: Path) -> None:
-    """Kimi-Linear's blocks go by the kernels of Hopper there."""
     real = ROWS[name]["real"]
     found = fit(ROWS[name], tmp_path, f"--kv-cache-memory-bytes {real['pool']}")
     assert found.figures.pool is not None and found.figures.cache is not None

@@ -11,6 +11,8 @@ import yaml
 from sparkops.core.data import bundled
 from sparkops.core.errors import InventoryError
 from sparkops.fit.fit import fit_invocation
+from sparkops.lint.case import case_of
+from sparkops.lint.check import check as lint
 from sparkops.models.architecture.descriptions import described, known
 from sparkops.models.architecture.expressions import compiled
 from sparkops.models.architecture.geometry import of_config
@@ -50,6 +52,47 @@ def test_every_name_and_repository_that_is_told_is_found() -> None:
         model = find(name)
         assert model is not None, name
         assert part_bytes(model.geometry, model.quantisation), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "old", "new", "usual"),
+    [
+        ({}, 131072, 131072, 131072),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 524288, 524288, 524288),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 1.5}}, 196608, 196608, 196608),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131072, 131072, 131072),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 65536}},
+            262144,
+            131072,
+            131072,
+        ),
+        (
+            {"rope_scaling": {"rope_type": "longrope"}, "original_max_position_embeddings": 4096},
+            131072,
+            131072,
+            4096,
+        ),
+        ({"model_max_length": 8192}, 8192, 8192, 8192),
+        ({"max_seq_len": 4096}, 4096, 4096, 4096),
+        ({"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 131072, 131072, 131072),
+    ],
+)
+def test_the_longest_context_is_what_each_engine_derives(
+    tmp_path: Path, settings: dict[str, object], old: int, new: int, usual: int
+) -> None:
+    """vLLM 0.28.0 and 0.32.0 config/model.py: _get_and_verify_max_len."""
+    (tmp_path / "config.json").write_text(json.dumps({**DENSE, **settings}))
+    for version, longest in (("0.28.0", old), ("0.32.0", new)):
+        for given, over in ((longest, False), (longest + 1, True)):
+            run = of_text(f"vllm serve {tmp_path} --max-model-len {given}", version)
+            assert ("length-over-native" in [each.id for each in lint(case_of(run))]) == over
+    assert of_text(f"vllm serve {tmp_path}", "0.32.0").effective.max_model_len == usual
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/model", "m" * 300, "a/" * 3000, "nul\0", "/dev/null/x", "~"])
+def test_a_name_that_no_folder_here_can_have_is_a_model_that_is_not_known(name: str) -> None:
+    assert find(name) is None
 
 
 def test_a_drafter_names_a_target_that_is_known() -> None:
@@ -220,7 +263,23 @@ def test_a_name_with_a_known_base_is_taken_to_be_stored_like_its_siblings() -> N
     assert like is not None
     assert not like.verified
     assert like.quantisation.formats == {"experts": "nvfp4"}
+    assert like.guessed and not (find("Intel/Qwen3.5-122B-A10B-int4-AutoRound") or like).guessed
     assert find("someone/Qwen3.5-122B-A10B-heretic") is None
+    for other in (
+        "REAP-50",
+        "REAP50",
+        "60B",
+        "A5B",
+        "0.6B-Draft",
+        "Eagle3",
+        "GGUF",
+        "Embedding",
+        "pruned",
+        "16-experts",
+    ):
+        assert find(f"someone/Qwen3.5-122B-A10B-{other}-NVFP4") is None, other
+    assert find("someone/MiniMax-M2.7-REAP-139B-A10B-NVFP4") is None
+    assert find("someone/GLM-4.7-Flash-NVFP4") is None  # no sibling of its architecture is known in that format
     assert find("nobody/knows-this") is None
     assert find("QWEN3.5-122b-a10b") is not None
 

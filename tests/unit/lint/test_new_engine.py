@@ -64,9 +64,12 @@ def test_rules_go_by_its_names_and_its_laws(beside: Path) -> None:
     ]
 
 
-def test_a_later_unlisted_version_is_judged_by_it(beside: Path) -> None:
+def test_a_later_unlisted_version_is_judged_by_it_but_for_words_that_it_may_know(beside: Path) -> None:
     assert versions(beside)[-1] == "9.1.0"
-    assert ids("--max-model-len 4096 --no-enable-prefix-caching", beside, "9.2.0") == ["unknown-flag"]
+    assert ids("--max-model-len 4096 --no-enable-prefix-caching", beside, "9.1.4") == ["unknown-flag"]
+    assert ids("--max-model-len 4096 --no-enable-prefix-caching", beside, "9.2.0") == []
+    uneven = "-tp 3 --max-num-batched-tokens 8192"
+    assert ids(uneven, beside, "9.2.0") == ids(uneven, beside, "9.1.0") != []
 
 
 def test_the_command_finds_it_in_the_current_folder(

@@ -137,6 +137,17 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     ],
     "flag-choice": [({"words": "--dtype int8"}, {"words": "--dtype half"})],
     "extra-words": [({"words": "--enforce-eager true"}, {"words": "--enforce-eager"})],
+    "model-not-first": [
+        (
+            {"words": "--max-num-seqs 4 --served-model-name x M", "model": ""},
+            {"words": "M --max-num-seqs 4 --served-model-name x", "model": ""},
+        ),
+        (
+            {"words": "--served_model_name=x --max-num-seqs 4", "model": ""},
+            {"words": "--served_model_name=x --model M", "model": ""},
+        ),
+        ({"words": "--served-model-name x M", "model": ""}, {"words": "--max-num-seqs 4 M", "model": ""}),
+    ],
     "help-asked": [({"words": "--help"}, {"words": "--port 8000"})],
     "configuration-key-unknown": [
         ({"words": "-cc.bogus=1"}, {"words": "-cc.compile_mm_encoder=true"}),
@@ -189,6 +200,16 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "word-unknown": [({"words": "--mamba-backend nope"}, {"words": "--mamba-backend triton"})],
     "hybrid-manager-off": [
         ({"words": "--disable-hybrid-kv-cache-manager"}, {"words": "--no-disable-hybrid-kv-cache-manager"})
+    ],
+    "quantization-config-idle": [
+        (
+            {"words": '--quantization-config \'{"linear": "fp8_per_tensor"}\''},
+            {"words": '--quantization online --quantization-config \'{"linear": "fp8_per_tensor"}\''},
+        ),
+        (
+            {"words": '--quantization-config \'{"linear": "fp8_per_tensor"}\''},
+            {"words": '--quantization-config \'{"linear": "fp8_per_tensor"}\'', "model": "122B-A10B-fp8"},
+        ),
     ],
     "moe-backend-refused": [
         ({"words": "--moe-backend marlin"}, {"words": "--moe-backend triton"}),
@@ -392,7 +413,8 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "quantization-unknown": [({"words": "-q int8_per_channel"}, {"words": "-q int8_per_channel_weight_only"})],
     "quantization-deprecated": [({"words": "-q fp_quant"}, {"words": "-q fp_quant --allow-deprecated-quantization"})],
     "quantization-of-another-checkpoint": [
-        ({"words": "-q modelopt", "model": "122B-A10B-fp8"}, {"words": "-q fp8", "model": "122B-A10B-fp8"})
+        ({"words": "-q modelopt", "model": "122B-A10B-fp8"}, {"words": "-q fp8", "model": "122B-A10B-fp8"}),
+        ({"words": "-q awq", "model": "122B-A10B-fp8"}, {"words": "-q awq", "model": "122B-A10B-nvfp4"}),
     ],
     "modelopt-algorithm-refused": [
         ({"words": "", "beside": modelopt("MIXED_PRECISION")}, {"words": "", "beside": modelopt("NVFP4")}),
@@ -471,6 +493,16 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"words": "--distributed-executor-backend processes"},
             {"words": "--distributed-executor-backend mine.Executor"},
         )
+    ],
+    "kv-heads-not-divisible": [
+        (
+            {"words": "-tp 4", "gpus": 4, "num_key_value_heads": 6},
+            {"words": "-tp 2", "gpus": 2, "num_key_value_heads": 6},
+        ),
+        (
+            {"words": "-tp 4", "gpus": 4, "num_key_value_heads": 6},
+            {"words": "-tp 4", "gpus": 4, "num_key_value_heads": 2},
+        ),
     ],
     "context-parallel": [({"words": "-tp 2 -dcp 2", "gpus": 2}, {"words": "-tp 4 -dcp 2", "gpus": 4})],
     "expert-balancing": [
@@ -600,6 +632,16 @@ FIRES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
         ({"words": "--dtype half", **SPARSE}, {"words": "--dtype half", **LATENT}),
         ({"words": "--block-size 32", **SPARSE}, {"words": "--block-size 64", **SPARSE}),
+        ({"words": "--block-size 96", **SPARSE}, {"words": "--block-size 128", **SPARSE}),
+        ({"words": "--kv-cache-dtype bfloat16", **SPARSE}, {"words": "--kv-cache-dtype bfloat16", **LATENT}),
+        (
+            {"words": "--kv-cache-dtype int8_per_token_head", **LATENT},
+            {"words": "--kv-cache-dtype int8_per_token_head"},
+        ),
+        (
+            {"words": "--kv-cache-dtype fp8_e5m2", "model": "122B-A10B-fp8"},
+            {"words": "--kv-cache-dtype fp8_e5m2", "model": "122B-A10B-awq"},
+        ),
         (
             {"words": spec(method="suffix", num_speculative_tokens=2), **NGRAM},
             {"words": spec(method="ngram", num_speculative_tokens=2), **NGRAM},
@@ -727,6 +769,20 @@ def test_a_rule_fires_on_its_line_and_not_on_the_near_miss(
 )
 def test_the_long_names_of_online_quantisation_are_accepted(config: str) -> None:
     assert "quantization-config-refused" not in {found.id for found in findings(f"--quantization-config '{config}'")}
+
+
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_a_number_without_end_is_a_fault_and_no_crash(value: str) -> None:
+    found = findings(f"--compilation-config '{{\"max_cudagraph_capture_size\": {value}}}'")
+    assert "configuration-value" in [each.id for each in found]
+
+
+def test_what_a_file_of_further_flags_may_change_is_no_error() -> None:
+    words = "--enable-auto-tool-choice --max-num-seqs four"
+    for more, severity in (("", "error"), (" --config flags.yml", "warning")):
+        found = {each.id: each.severity for each in findings(words + more)}
+        assert found["tool-parser-missing"] == severity
+        assert found["flag-value"] == "error"
 
 
 def test_true_is_one_speculative_token() -> None:

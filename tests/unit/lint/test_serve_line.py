@@ -40,6 +40,8 @@ def arguments(text: str, version: str = "0.33.0") -> dict[str, object]:
         ("--cudagraph-capture-sizes 1 2 4", "cudagraph-capture-sizes", (1, 2, 4)),
         ("-cc.cudagraph_mode=PIECEWISE", "compilation-config", {"cudagraph_mode": "PIECEWISE"}),
         ("--hf-overrides.a.b 80g --hf-overrides.a.c x", "hf-overrides", {"a": {"b": 80 * 10**9, "c": "x"}}),
+        ("--hf-overrides.a.c x --hf-overrides.a '{\"b\": 1}'", "hf-overrides", {"a": {"b": 1, "c": "x"}}),
+        ("--hf-overrides.a+ 1,2 --hf-overrides.a '[3]'", "hf-overrides", {"a": ["1", "2", 3]}),
         ("--structured-outputs-config '{\"a\": 1}'", "structured-outputs-config", {"a": 1}),
         ("--seed 1 --seed 2", "seed", 2),
         ("--kv-cache-dtype fp8 # as in the recipe", "kv-cache-dtype", "fp8"),
@@ -69,6 +71,7 @@ def test_disable_and_enable_are_two_flags_before_the_engine_pairs_them() -> None
         ("--max-num-seqs 1.5", "value"),
         ("--speculative-config {method:mtp}", "value"),
         ("--enforce-eager=1", "value"),
+        ("--hf-overrides.a", "unknown"),
         ("--dtype fp8", "choice"),
         ("--enforce-eager true", "words"),
         ("another-model", "words"),
@@ -124,7 +127,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         size(text)
 
 
-def test_an_unlisted_version_is_the_nearest_earlier_one() -> None:
+def test_an_unlisted_version_is_the_one_of_its_own_minor_or_the_nearest_earlier_one() -> None:
+    assert [engine(each).version for each in ("0.25.0", "0.27.0", "0.20.0")] == ["0.25.1", "0.27.1", "0.20.2"]
     assert (engine("0.26.4").version, engine("0.26.4").exact, engine("0.26.4").asked) == ("0.26.0", False, "0.26.4")
     assert engine("0.11.0").version == "0.19.1"
     assert engine("v0.33.0+cu130").exact
@@ -136,6 +140,13 @@ def test_model_as_a_flag_takes_the_place_of_the_word() -> None:
     line = parse_text("vllm serve A --model B", engine("0.28.0"))
     assert line.model == "B"
     assert [(each.kind, each.word) for each in line.problems] == [("words", "A")]
+
+
+def test_the_word_of_the_api_server_s_module_is_not_its_model() -> None:
+    line = parse_text("python3 -m vllm.entrypoints.openai.api_server A --max-num-seqs 4", NEWEST)
+    assert (line.model, line.problems) == ("", ())
+    line = parse_text("python3 -m vllm.entrypoints.openai.api_server --model A --served-model-name x", NEWEST)
+    assert (line.model, line.problems) == ("A", ())
 
 
 def test_two_dashes_end_the_flags() -> None:

@@ -27,6 +27,10 @@ WORDS = ["M", "--max-num-seqs", "4"]
         ),
         ("docker run --env=VLLM_X=1 --env VLLM_Y=2 img vllm serve M --max-num-seqs 4", {"VLLM_X": "1", "VLLM_Y": "2"}),
         ("python3 -m vllm.entrypoints.openai.api_server M --max-num-seqs 4", {}),
+        ("python3 -m vllm.entrypoints.cli.main serve M --max-num-seqs 4", {}),
+        ("docker run -e VLLM_X=1 --entrypoint vllm vllm/vllm-openai:v0.28.0 serve M --max-num-seqs 4", {"VLLM_X": "1"}),
+        ("docker run --entrypoint=bash img -lc 'VLLM_X=1 vllm serve M --max-num-seqs 4'", {"VLLM_X": "1"}),
+        ("docker run --entrypoint python3 img -m vllm.entrypoints.cli.main serve M --max-num-seqs 4", {}),
     ],
 )
 def test_the_engine_gets_its_own_words_and_variables(text: str, environment: dict[str, str]) -> None:

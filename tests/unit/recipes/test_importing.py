@@ -178,6 +178,17 @@ LINE = "vllm serve acme/Wren-8B "
         ("docker run vllm/vllm-openai:v0.28.0 acme/Wren-8B --seed 1", "seed", 1),
         ("docker run vllm/vllm-openai:v0.28.0 --model acme/Wren-8B --seed=1", "seed", 1),
         ("sudo docker run -it --rm repo/vllm:1 bash -c 'pip install x\nvllm serve acme/Wren-8B --seed 1'", "seed", 1),
+        ("docker run repo/vllm:1 bash -lc 'pip install x && exec vllm serve acme/Wren-8B --seed 1'", "seed", 1),
+        ("cd /srv; source v/bin/activate && vllm serve acme/Wren-8B --seed 1 | tee log", "seed", 1),
+        ("docker stop wren; docker run vllm/vllm-openai:v0.28.0 acme/Wren-8B --seed 1", "seed", 1),
+        ("docker exec -it wren bash -lc 'vllm serve acme/Wren-8B --seed 1'", "seed", 1),
+        ("docker run --entrypoint vllm vllm/vllm-openai:v0.28.0 serve acme/Wren-8B --seed 1", "seed", 1),
+        (
+            "docker run --entrypoint python3 r/vllm:1 -m vllm.entrypoints.cli.main serve acme/Wren-8B --seed 1",
+            "seed",
+            1,
+        ),
+        ("vllm serve --served-model-name wren --seed 1 acme/Wren-8B", "served-model-name", "wren"),
     ],
 )
 def test_lines_as_people_paste_them(line: str, flag: str, value: Any, tmp_path: Path) -> None:
@@ -282,12 +293,62 @@ def test_a_line_of_any_words_ends_in_a_recipe_or_in_words(start: str, rest: str)
         ('#!/bin/sh\nRUN="vllm serve a/b --port 8001"\n$RUN\n', "import-evaluated"),
         ('#!/bin/sh\neval "vllm serve a/b"\n', "import-evaluated"),
         ("#!/bin/bash\nollama serve\n", "import-script-without-vllm"),
+        ("docker run ghcr.io/ggml-org/llama.cpp:server-cuda -m /models/a.gguf", "import-other-engine"),
+        ("docker run ghcr.io/huggingface/text-generation-inference:3 --model-id a/b", "import-other-engine"),
+        ("docker run lmsysorg/sglang:spark --model a/b", "import-other-engine"),
+        ("vllm serve a/b --omni", "import-other-engine"),
+        ("vllm serve a/b && vllm serve c/d", "import-line-count"),
     ],
 )
 def test_what_is_no_vllm_command_is_refused_with_the_reason(line: str, id: str) -> None:
     with pytest.raises(InventoryError) as caught:
         convert(line, "it", Choice())
     assert caught.value.id == id
+
+
+def test_the_variables_in_front_of_a_line_go_with_it(tmp_path: Path) -> None:
+    for text in ("export VLLM_A=1 VLLM_B=2\nvllm serve a/b", "export VLLM_A=1 VLLM_B=2 && vllm serve a/b"):
+        assert Made(tmp_path, text, "-").environment == {"VLLM_A": "1", "VLLM_B": "2"}
+
+
+def test_a_flag_and_its_value_in_one_entry_are_two_words(tmp_path: Path) -> None:
+    given = """['--max-model-len auto', '--hf-overrides', '{"a": 1}']"""
+    text = f"meta: {{title: x}}\nmodel: {{model_id: a/b, base_args: {given}}}\n"
+    assert Made(tmp_path, text, "x.yaml").serve["max-model-len"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("PGPASSWORD", "hunter22", True),
+        ("DB_PASS", "hunter22", True),
+        ("MYSQL_PWD", "hunter22", True),
+        ("OPENAI_APIKEY", "hunter22", True),
+        ("API_KEY_2", "hunter22", True),
+        ("NEO4J_AUTH", "neo4j/hunter22", True),
+        ("ANY", "AKIAABCDEFGHIJKLMNOP", True),
+        ("ANY", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl", True),
+        ("VLLM_MAX_BAD_WORDS_TOTAL_TOKENS", "1000", False),
+        ("TOKENIZERS_PARALLELISM", "false", False),
+        ("NCCL_IB_PKEY", "0", False),
+        ("PWD", "/srv", False),
+        ("EOS_TOKEN_ID", "2", False),
+        ("AWS_ACCESS_KEY_ID", "hunter22", True),
+    ],
+)
+def test_a_secret_is_known_by_its_name_or_its_form(tmp_path: Path, name: str, value: str, secret: bool) -> None:
+    made = Made(tmp_path, f"docker run -e {name}={value} vllm/vllm-openai:v0.28.0 a/b", "-")
+    assert str(made.environment[name]) == (f"!env {name}" if secret else value)
+
+
+def test_a_secret_in_a_configuration_is_left_out_and_said(tmp_path: Path) -> None:
+    config = '{"kv_connector":"X","kv_connector_extra_config":{"redis":{"password":"hunter22"}}}'
+    made = Made(
+        tmp_path, f"vllm serve a/b --kv-transfer-config '{config}' --hf-overrides '{{\"pad_token\": \"x\"}}'", "-"
+    )
+    assert "kv-transfer-config" not in made.serve and made.serve["hf-overrides"] == {"pad_token": "x"}
+    assert "--kv-transfer-config: its value holds what looks like a secret" in made.left
+    assert "hunter22" not in made.imported.text + made.left + made.notes
 
 
 def test_a_shell_that_is_given_the_line_is_read(tmp_path: Path) -> None:
