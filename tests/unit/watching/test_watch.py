@@ -37,6 +37,7 @@ class Watching:
         self.project = Project(folder)
         self.declare("motd")
         self.processes: list[subprocess.Popen[str]] = []
+        (folder / "out").touch()
 
     def declare(self, *names: str) -> None:
         entries = ", ".join(f"{{file: {self.file.parent / name}, content: hello}}" for name in names)
