@@ -172,11 +172,16 @@ def _things(report: Report, states: Mapping[str, Standing], known: Mapping[str, 
 
 
 def _found(each: Declared, result: Result | None) -> Mapping[str, str]:
-    """The digests of what is there now: as it was found, or as a step of this run left it."""
+    """The digests of what is there now: as it was found, or as a step of this run left it.
+
+    What is declared and was not to be seen yet (a container that starts) has none: it will not have moved later.
+    """
     if result is None:
         return each.found
     state = result.found or {}
-    return {key: digest(state[key]) for key in each.keys or () if key in state}
+    absent = digest(None)
+    found = {key: digest(state[key]) for key in each.keys or () if key in state}
+    return {key: value for key, value in found.items() if value != absent or (each.keys or {})[key] == absent}
 
 
 def _gone(report: Report, states: Mapping[str, Standing], spans: tuple[Span, ...], found: set[str]) -> frozenset[str]:

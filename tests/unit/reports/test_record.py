@@ -191,6 +191,16 @@ def test_what_is_no_look_at_the_declaration_proves_and_ends_nothing(command: Any
     assert done.past.origins == {}
 
 
+def test_what_was_not_to_be_seen_yet_when_its_step_was_proven_has_not_moved_since() -> None:
+    """A unit is proven as its container starts; what that was started from is seen a moment later."""
+    kept(look())
+    done = Result(id=MOVED.id, node="a", outcome="done", found={"content": None})
+    kept(replace(look(MOVED), command="apply", results=(done,)))
+    other = [replace(each, keys={"content": "2"}) for each in declared("a")]
+    later = kept(look(step(MOVED.id, "a", before={"content": "new"}), things=other))
+    assert later.past.origins == {MOVED.id: "intentional"}
+
+
 def test_what_an_apply_took_back_again_is_not_proven() -> None:
     """Else the next look would say that the node moved, where the declaration did."""
     (thing,) = declared("a", service="q")
