@@ -130,7 +130,7 @@ def roll_back(
     context = Context(inventory=inventory, connections=options.connections, listener=options.listener)
     there, declared, images = _there(context, compiled, service)
     if lacking := lacks(there, number, [set(each) for each in inventory.replicas(service)]):
-        raise InventoryError.of("generation-not-kept", service=service, wanted=number or "newest", nodes=lacking)
+        raise InventoryError.of("generation-not-kept", service=service, wanted=number or "to return to", nodes=lacking)
     before = {} if number else earlier(there, declared)
     wanted = _bringing(chosen(inventory, [service]), lambda each: number or before.get(each.id, "newest"), images)
     if not wanted:
