@@ -67,5 +67,10 @@ def _lines(found: Mapping[str, object] | Unknown) -> list[str]:
         here = "  (there now)" if number == found.get("at") else ""
         lines.append(f"{number!s:>4}  {local(when)}  spec {str(inputs)[:12]}{here}")
     rejected = found.get("rejected")
-    lines += [f"held  spec {str(each)[:12]}" for each in (rejected if isinstance(rejected, list) else [])]
+    lines += [_held(str(each)) for each in (rejected if isinstance(rejected, list) else [])]
     return lines or ["none yet"]
+
+
+def _held(rejected: str) -> str:
+    spec, _, image = rejected.partition("+")
+    return f"held  spec {spec[:12]}" + (f" with an image that was taken back ({image[:12]})" if image else "")

@@ -36,8 +36,8 @@ def command(common: CommonOptions, last: int, verbose: bool, kept: bool) -> int:
 
     Each apply that changed something is in it, and each start, stop, restart and cancel; `-m` of these says why.
 
-    --runs lists the kept runs of this machine instead: every drift, apply and remove of 30 days, and the newest 100
-    that changed nodes; `sparkops report RUN` shows one again.
+    --runs lists the kept runs of this machine instead: every drift, apply, rollback and remove of 30 days, and the
+    newest 100 that changed nodes; `sparkops report RUN` shows one again.
     """
     if kept:
         from sparkops.cli.report import show_runs

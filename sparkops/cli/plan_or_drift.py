@@ -102,6 +102,8 @@ def drift(
 
         return show(explain)
     if since is not None:
+        if upstream or output is not None:
+            raise click.UsageError("--since asks no node and writes no file: it goes without --upstream and -o")
         from sparkops.cli.report import show_since
 
         return show_since(common, since)

@@ -40,17 +40,20 @@ Examples:
 def command(common: CommonOptions, words: tuple[str, ...], events: bool, output: Path | None, verbose: int) -> int:
     """Show a kept run again, in any format; or what differs between two; or join the reports of shards.
 
-    RUN is a name, or how the only such name begins. drift, apply and remove are kept on this machine, in
+    RUN is a name, or how the only such name begins. drift, apply, rollback and remove are kept on this machine, in
     $XDG_STATE_HOME/sparkops/runs.sqlite, for 30 days. A kept report has no text differences: they are content.
 
     merge joins files that `--report json=FILE` wrote, of runs of one command with `--shard I/N`, or over other nodes. A
     shard without a file is told as a node that did not answer.
 
-    The exit status is that of the run, or of what was joined; of diff 0 where both found the same, else 2.
+    The exit status is that of the run, or of what was joined; of diff 0 where both found the same, 2 where not, and 3
+    where only one of them looked at something.
     """
     if words[:1] == ("merge",) and len(words) > 1 and not events:
         return finish(joined([of_file(Path(word)) for word in words[1:]]), common, output, verbose)
     if words[:1] == ("diff",) and len(words) == 3:
+        if common.form not in ("text", "json") or common.reports or output is not None or events:
+            raise click.UsageError("report diff has the formats text and json, and writes no file")
         return _diff(common, words[1], words[2])
     if len(words) > 1 or words in (("diff",), ("merge",)):
         raise click.UsageError("give one run, diff and two runs, or merge and files")
@@ -66,11 +69,9 @@ def _diff(common: CommonOptions, first: str, second: str) -> int:
     """What one run found and the other did not."""
     before, after = shown_again(store.find(first)), shown_again(store.find(second))
     found = kept_runs.between(before, after)
-    if common.form not in ("text", "json"):
-        raise click.UsageError("report diff has the formats text and json")
     told = {"schema": schemas.REPORT_DIFF, "first": before.run, "second": after.run, **found.as_json()}
     answer(common, told, lambda printer: kept_runs.show_difference(found, before, after, printer))
-    return 2 if found.came or found.went else 0
+    return 2 if found.came or found.went else 3 if found.unseen else 0
 
 
 def show_since(common: CommonOptions, seconds: float) -> int:
@@ -80,6 +81,7 @@ def show_since(common: CommonOptions, seconds: float) -> int:
     inventory = load(common.inventory, extra=common.extra, shard=common.shard)
     start = time.time() - seconds
     spans, runs = store.spans(inventory.cluster, since=start), store.latest(inventory.cluster, since=start)
+    spans = tuple(each for each in spans if each.last.time >= start or each.node in inventory.nodes)
     if common.limit or common.shard:
         chosen = select(inventory, common.limit)
         spans = tuple(each for each in spans if each.node in chosen)

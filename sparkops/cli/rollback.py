@@ -44,7 +44,8 @@ def command(common: CommonOptions, service: str, number: int | None, yes: bool, 
     Each engine is restarted and waited for before the next. What was there is held: the next apply does not bring it
     again until the inventory changes, or with --retry.
 
-    Exit status 0: it is back and ready; 2: nothing was done; 4: it failed; 75: a lock is busy.
+    Exit status 0: it is back and ready; 1: a node has no generation of that number, and nothing was touched; 2: nothing
+    was done; 3: a node was silent; 4: it failed or was not attempted; 75: a lock is busy.
     """
     cluster = load(common)
     selected(cluster.inventory, (service,), ())

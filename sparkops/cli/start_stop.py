@@ -107,6 +107,8 @@ def _remarks(report: Report, services: tuple[str, ...]) -> None:
         click.echo(safe(f"{node}: {why.full}"), err=True)
     for identity, unknown in report.plan.unknown.items():
         click.echo(safe(f"? {identity}: {unknown.full}"), err=True)
+    for violation in (each for each in report.plan.violations if each.blocks):
+        click.echo(safe(f"✗ {violation.message.full} [{violation.id}]"), err=True)
     if not report.plan.steps and report.exit_status == 0:
         click.echo(f"{', '.join(services)} {TEXTS[report.command].unchanged}")  # type: ignore[index]
     if report.command == "stop" and report.exit_status == 0:

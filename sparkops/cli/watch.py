@@ -22,6 +22,7 @@ from sparkops.cli.options import CommonOptions
 if TYPE_CHECKING:
     from sparkops.core.messages import Fields
     from sparkops.core.report import Report
+    from sparkops.core.wording import Message
     from sparkops.watching.receivers import Deliver
 
 WORDS = "sparkops.words"
@@ -103,18 +104,13 @@ def command(common: CommonOptions, interval: float, unit: bool, **how: Any) -> i
         return 0
     from sparkops.cli.interrupts import interrupts
     from sparkops.cli.loading import load
-    from sparkops.core.wording import Message
-    from sparkops.reports.formatting import safe
     from sparkops.watching.loop import Audience, Orders, Rhythm, Watcher
-
-    def say(message: Message) -> None:
-        click.echo(safe(f"warning[{message.id}]: {message.full}"), err=True)
 
     jitter = interval / 10 if how["jitter"] is None else how["jitter"]
     orders = Orders()
     audience = Audience(
         show=lambda report, changes: _show(common, report, changes),
-        say=say,
+        say=_say,
         receivers=receivers,
         metrics=how["heartbeat"],
     )
@@ -155,15 +151,32 @@ def _receivers(on_change: str | None, url: str | None, key_file: Path | None, *,
     return found
 
 
+def _say(message: Message) -> None:
+    from sparkops.reports.formatting import safe
+
+    click.echo(safe(f"warning[{message.id}]: {message.full}"), err=True)
+
+
 def _show(common: CommonOptions, report: Report, changes: Fields | None) -> None:
-    """Write the files of a round, and print what came and went."""
+    """Write the files of a round, and print what came and went; a full disk ends no watcher."""
     from sparkops.cli.printing import told_of, write_reports
-    from sparkops.reports.formatting import moment, safe
+    from sparkops.core.wording import Message
 
     told_of(report)
     write_reports(report, common)
     if changes is None:
         return
+    try:
+        _print(common, report, changes)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _say(Message.of("watch-output-not-written", reason=error.strerror or str(error)))
+
+
+def _print(common: CommonOptions, report: Report, changes: Fields) -> None:
+    from sparkops.reports.formatting import moment, safe
+
     if common.form == "json":
         click.echo(json.dumps(changes))
         return

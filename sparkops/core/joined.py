@@ -22,12 +22,15 @@ Value = TypeVar("Value")
 def joined(reports: Sequence[Report]) -> Report:
     """The report of all their nodes together. A shard that none of them is of stands in it as a node that is silent.
 
-    Raises SparkopsError for reports of other clusters, commands or numbers of shards, and for a node that two have.
+    Raises SparkopsError for reports of other clusters, commands, numbers of shards or of nodes, and for a node that two
+    have.
     """
     first = reports[0]
     for each in reports:
         shards_of = [1 if one.shards is None else one.shards.of for one in (first, each)]
         pairs = {"cluster": (first.cluster, each.cluster), "command": (first.command, each.command)}
+        if all(nodes_of := [_all_nodes(one) for one in (first, each)]):
+            pairs["number of nodes"] = (nodes_of[0], nodes_of[1])
         for what, (one, other) in {**pairs, "number of shards": shards_of}.items():
             if one != other:
                 raise SparkopsError.of("reports-not-alike", what=what, one=one, other=other)
@@ -53,6 +56,11 @@ def joined(reports: Sequence[Report]) -> Report:
             took=_merged(each.past.took for each in reports),
         ),
     )
+
+
+def _all_nodes(report: Report) -> str:
+    """How many nodes the inventory had of which the report is a part; "" where it does not say."""
+    return next((str(each.args.get("all_nodes", "")) for each in report.plan.notices if each.id == OF_A_PART), "")
 
 
 def _shards(reports: Sequence[Report]) -> Shards | None:

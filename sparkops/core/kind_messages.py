@@ -187,9 +187,10 @@ class GenerationAsk(TypedDict):
 
 
 class GenerationAct(TypedDict):
-    """`keep` so many."""
+    """`keep` so many; `image` identifies what a return takes back, "" where that is not known."""
 
     keep: int
+    image: str
 
 
 class StateAsk(TypedDict):

@@ -146,7 +146,8 @@ class Plan:
 
     @property
     def disruptive(self) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if step.disruptive)
+        """The steps by which carrying this out interrupts a service."""
+        return tuple(step for step in self.steps if step.disruptive and step.id not in self.blocked)
 
     @property
     def held(self) -> frozenset[str]:

@@ -52,13 +52,25 @@ def history(
 
 
 def runs(entries_by_node: Mapping[str, Sequence[Mapping[str, object]]], last: int) -> tuple[Run, ...]:
-    """The newest `last` runs over all nodes, oldest first. Pure."""
+    """The newest `last` runs over all nodes, oldest first. Pure.
+
+    A node's record is in the order of what was done, whatever its clock said: what it says to have been later than
+    the next entry was not.
+    """
     grouped: dict[str, dict[str, Mapping[str, object]]] = {}
+    places: dict[str, list[float]] = {}
     for node, entries in entries_by_node.items():
-        for number, entry in enumerate(each for each in entries if isinstance(each, Mapping)):
-            grouped.setdefault(str(entry.get("run") or f"{node} {number}"), {})[node] = entry
-    found = [Run(time=min(_time(entry) for entry in each.values()), entries=each) for each in grouped.values()]
-    return tuple(sorted(found, key=lambda run: run.time)[-last:])
+        latest = LATEST
+        told = [each for each in entries if isinstance(each, Mapping)]
+        for number, entry in reversed([*enumerate(told)]):
+            run = str(entry.get("run") or f"{node} {number}")
+            latest = min(latest, _time(entry))
+            grouped.setdefault(run, {})[node] = entry
+            places.setdefault(run, []).append(latest)
+    found = {run: Run(time=min(map(_time, each.values())), entries=each) for run, each in grouped.items()}
+    oldest_first = [*reversed(found)]
+    oldest_first.sort(key=lambda run: min(places[run]))
+    return tuple(found[run] for run in oldest_first[-last:])
 
 
 def _time(entry: Mapping[str, object]) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from sparkops.compile.compiler import Compiled
@@ -16,12 +17,14 @@ from sparkops.operate.connect import Context, reach
 from sparkops.operate.services import Rank, chosen
 from sparkops.operate.start_stop import things, units
 from sparkops.reconcile import rollout
+from sparkops.reconcile.diff import diff
 from sparkops.reconcile.fleet import Fleet
 from sparkops.reconcile.observe import FACTS, asked, informed
 from sparkops.reconcile.planning import RunOptions
 from sparkops.reconcile.run import run
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
+from sparkops.resources.image import Image
 from sparkops.resources.resource import Resource, unpack
 from sparkops.resources.unit import Unit
 
@@ -46,6 +49,7 @@ def return_failed(report: Report, options: RunOptions) -> Report:
             if (rank.service, rank.node) in nodes
         ],
         lambda generation: "newest",
+        {each.id: rollout.image_content(each.keys) for each in report.plan.declared if each.kind == Image.kind},
     )
     if not bringing:
         return report
@@ -57,7 +61,8 @@ def return_failed(report: Report, options: RunOptions) -> Report:
         ends = [rollout.returned(each, done) for each in failed]
     by_engine = {(each.service, each.nodes): each for each in ends}
     after = tuple(by_engine.get((each.service, each.nodes), each) for each in report.rollouts)
-    return dataclasses.replace(report, rollouts=after)
+    now = time.time()
+    return dataclasses.replace(report, rollouts=after, seconds=report.seconds + now - report.time, time=now)
 
 
 def _returns(inventory: Inventory, service: str) -> bool:
@@ -82,10 +87,18 @@ def _return_options(options: RunOptions, bringing: Sequence[Resource]) -> RunOpt
     )
 
 
-def _bringing(ranks: Sequence[Rank], number: Callable[[Generation], int | str]) -> tuple[Resource, ...]:
-    """What brings these back: the kept files on all nodes of an engine, then its restart with its own gate."""
+def _bringing(
+    ranks: Sequence[Rank], number: Callable[[Generation], int | str], images: Mapping[str, str]
+) -> tuple[Resource, ...]:
+    """What brings these back: the kept files on all nodes of an engine, then its restart with its own gate.
+
+    `images` has by id what identifies an image that is there as it is declared.
+    """
     backs = {
-        (rank.service, rank.node): _back(rank.generation, number(rank.generation))
+        (rank.service, rank.node): dataclasses.replace(
+            _back(rank.generation, number(rank.generation)),
+            image=images.get(f"{Image.kind} {rank.unit.image} @{rank.node}", ""),
+        )
         for rank in ranks
         if rank.generation is not None
     }
@@ -111,14 +124,32 @@ def roll_back(
     """Bring all engines of a service back to a generation, one engine after the other.
 
     Without a number it is the newest one that is not there now; where a rollout has changed only some of the nodes, the
-    newest one that is not what is declared. Raises InventoryError for a service that has no unit.
+    newest one that is not what is declared. Raises InventoryError for a service that has no unit, and where a node is
+    known to keep nothing of that number, or a rank nothing at all: its engine would be left half brought back.
     """
     context = Context(inventory=inventory, connections=options.connections, listener=options.listener)
-    before = {} if number else earlier(*_there(context, compiled, service))
-    wanted = _bringing(chosen(inventory, [service]), lambda each: number or before.get(each.id, "newest"))
+    there, declared, images = _there(context, compiled, service)
+    if lacking := lacks(there, number, [set(each) for each in inventory.replicas(service)]):
+        raise InventoryError.of("generation-not-kept", service=service, wanted=number or "to return to", nodes=lacking)
+    before = {} if number else earlier(there, declared)
+    wanted = _bringing(chosen(inventory, [service]), lambda each: number or before.get(each.id, "newest"), images)
     if not wanted:
         raise InventoryError.of("service-without-unit", name=service)
     return run(wanted, dataclasses.replace(options, declared=False, interrupting=units(wanted)))
+
+
+def lacks(there: Mapping[str, Kept], number: int | None, engines: Iterable[Collection[str]]) -> list[str]:
+    """The nodes that told what they keep and lack the generation of that number; without one, those of an engine of
+    several ranks that keep none. What there is comes by the ids of the nodes' generations."""
+    ranks = {node for nodes in engines if len(nodes) > 1 for node in nodes}
+    found = []
+    for id, told in there.items():
+        if isinstance(told, Mapping):
+            node, generations = id.rpartition(" @")[2], told.get("generations")
+            numbers = [each["number"] for each in generations] if isinstance(generations, list) else []
+            if number not in numbers if number else not numbers and node in ranks:
+                found.append(node)
+    return found
 
 
 def earlier(there: Mapping[str, Kept], declared: Mapping[str, str | None]) -> dict[str, int | str]:
@@ -138,13 +169,19 @@ def earlier(there: Mapping[str, Kept], declared: Mapping[str, str | None]) -> di
     return {id: number(id, found) for id, found in told.items()}
 
 
-def _there(context: Context, compiled: Compiled, service: str) -> tuple[dict[str, Kept], dict[str, str | None]]:
-    """What each node keeps of a service, and the digest of the spec that is declared there, by id."""
+def _there(
+    context: Context, compiled: Compiled, service: str
+) -> tuple[dict[str, Kept], dict[str, str | None], dict[str, str]]:
+    """What each node keeps of a service, the digest of the spec that is declared there, and what identifies its image
+    where that is there as it is declared; all by id."""
     things = _generations(compiled, [service])
-    with reach(context, {each.node for each in things}, [Generation.kind, FACTS]) as fleet:
+    images = [each for each in compiled.resources if isinstance(each, Image) and each.service == service]
+    with reach(context, {each.node for each in things}, [Generation.kind, Image.kind, FACTS]) as fleet:
         full, unknown = informed(fleet, things)
         inputs = {each.id: None if each.id in unknown else each.inputs for each in full if isinstance(each, Generation)}
-        return _observed(fleet, things), inputs
+        found = _observed(fleet, [*things, *images])
+    there = {each.id: rollout.content_of(each) for each in images if diff(each, found[each.id], {}) is None}
+    return {each.id: found[each.id] for each in things}, inputs, there
 
 
 def kept(context: Context, compiled: Compiled, services: Iterable[str]) -> dict[str, Kept]:
@@ -159,7 +196,7 @@ def _generations(compiled: Compiled, services: Iterable[str]) -> list[Generation
     return [each for each in compiled.resources if isinstance(each, Generation) and each.service in wanted]
 
 
-def _observed(fleet: Fleet, things: Sequence[Generation]) -> dict[str, Kept]:
+def _observed(fleet: Fleet, things: Sequence[Resource]) -> dict[str, Kept]:
     answers, silent = fleet.each(
         dict.fromkeys(each.node for each in things),
         lambda node, session: asked(

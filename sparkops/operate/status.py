@@ -118,11 +118,19 @@ class Status:
     @property
     def exit_status(self) -> int:
         """2 where a service does not serve, else 3 where something is not known, else 0."""
-        known = [rank for rank in self.ranks if rank.state]
-        if any(not rank.serving for rank in known):
+        served = serve(self.ranks)
+        if served is False:
             return 2
-        unasked = any(rank.answers is None and rank.reason for rank in known)
-        return 3 if any(node.reason for node in self.nodes) or len(known) < len(self.ranks) or unasked else 0
+        return 3 if served is None or any(node.reason for node in self.nodes) else 0
+
+
+def serve(ranks: Sequence[RankStatus]) -> bool | None:
+    """Whether all of these serve; None where that is not known of one, and of none that it does not."""
+    known = [rank for rank in ranks if rank.state]
+    if any(not rank.serving for rank in known):
+        return False
+    unasked = any(rank.answers is None and rank.reason for rank in known)
+    return None if unasked or len(known) < len(ranks) else True
 
 
 def status(context: Context, nodes: Sequence[str]) -> Status:

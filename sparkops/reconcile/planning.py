@@ -159,6 +159,7 @@ def observe_and_plan(
             *(Message.of("shared-thing-stays", resource=each) for each in sorted(shared)),
             *(Message.of("removal-restores", resource=each.id) for each in found if each.restores and each.id in going),
             *(Message.of("removal-leaves", resource=each, reason=why) for each, why in left.items()),
+            *(rollout.ungated(compared, plan, options.replicas) if options.declared else ()),
             *orphans.at_work(seen),
             *(orphans.renamed(seen, fleet.cluster, fleet.former) if options.whole else ()),
             *plan.notices,
@@ -189,22 +190,26 @@ def _compared(
 ) -> tuple[Plan, tuple[Resource, ...]]:
     """The plan, and all resources that it is of. Where engines are changed in turns it is compared twice."""
     replicas = options.replicas
-    held = {} if options.retry else rollout.holds(resources, seen.found, replicas)
-    beside = partial(
+    free = partial(
         compare,
         accept=options.inventory.accept,
         today=datetime.datetime.now(datetime.timezone.utc).date(),
-        violations=_joined(judged, held),
         left=left,
     )
     every = (*resources, *removed)
-    plan = beside(every, seen, replace=options.replace, edges=way)
+    plan = free(every, seen, violations=judged, replace=options.replace, edges=way)
+    differs = {step.id for step in plan.steps if step.action != "verify"}
+    held = {} if options.retry else rollout.holds(resources, seen.found, replicas, differs)
+    beside = partial(free, violations=_joined(judged, held))
+    if held:
+        plan = beside(every, seen, replace=options.replace, edges=way)
     if replicas and (plan.steps or not options.declared):
         begun = [step for step in plan.steps if step.id not in plan.blocked]
         order = rollout_order.order(resources, begun, seen.found, replicas, options.limits)
         every = (*order.resources, *removed)
         more = replace(seen, found={**seen.found, **order.found})
-        again, edges = options.replace | order.again, _joined(way, order.edges)
+        last = rollout_order.removals(removed, order.resources, begun, replicas)
+        again, edges = options.replace | order.again, _joined(_joined(way, order.edges), last)
         plan = beside(every, more, replace=again, prove=order.prove, edges=edges)
     if options.saved is not None:
         options.saved.refuse_other_steps(plan)

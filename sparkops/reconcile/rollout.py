@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparkops.core import graph
+from sparkops.core.digests import digest
 from sparkops.core.plan import Plan, Violation
 from sparkops.core.report import Report, Result, Rollout, RolloutState
 from sparkops.core.states import Observed
+from sparkops.core.wording import Message
 from sparkops.resources.drain import Drain
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
@@ -167,30 +169,70 @@ def _after_turns(resources: Sequence[Resource], every: Sequence[Engine]) -> Iter
 
 
 def holds(
-    resources: Sequence[Resource], found: Mapping[str, Observed], replicas: Engines
+    resources: Sequence[Resource],
+    found: Mapping[str, Observed],
+    replicas: Engines,
+    differs: Collection[str] | None = None,
 ) -> dict[str, tuple[Violation, ...]]:
-    """The violations of what was taken back and is declared still, by the ids that they keep from being touched."""
+    """The violations of what was taken back and is declared still, by the ids that they keep from being touched.
+
+    Of engines of which nothing `differs` (ids; None: all may) nothing is held. An image that was taken back under a
+    name that both have is kept from getting that name again: the engine would start from it by itself.
+    """
     held: dict[str, tuple[Violation, ...]] = {}
+    by_id = {each.id: each for each in resources}
     for engine in engines(resources, replicas):
-        if violation := next((why for one in engine.generations if (why := one.held(found.get(one.id)))), None):
-            for id in engine.entries:
-                held[id] = (replace(violation, resource=id, node=id.rpartition(" @")[2]),)
+        if differs is not None and not any(one.id in differs for one in engine.cutover):
+            continue
+        units = [one for one in engine.cutover if isinstance(one, Unit) and one.service == engine.service]
+        images = {one.node: by_id.get(f"image {one.image} @{one.node}") for one in units}
+        for one in engine.generations:
+            there, image = found.get(one.id), images.get(one.node)
+            by_image = None if one.held(there) else one.held(there, content_of(image))
+            if violation := one.held(there) or by_image:
+                ids = (*engine.entries, *([image.id] if image is not None and by_image else []))
+                held |= {id: (replace(violation, resource=id, node=id.rpartition(" @")[2]),) for id in ids}
     return held
+
+
+def content_of(image: Resource | None) -> str:
+    """What identifies a declared image; "" where that is a name only, or it is not among what is compared."""
+    wanted = image.desired() if image is not None else None
+    return image_content({key: digest(value) for key, value in (wanted or {}).items()})
+
+
+def image_content(keys: Mapping[str, str] | None) -> str:
+    """The same, by the digests of what is declared of it."""
+    told = [(keys or {}).get(key, "") for key in ("digest", "manifest", "build")]
+    return digest(told) if any(told) else ""
 
 
 def outcomes(
     resources: Sequence[Resource], plan: Plan, results: Sequence[Result], replicas: Engines
 ) -> tuple[Rollout, ...]:
-    """How each engine ended that this run was to interrupt."""
+    """How each engine ended that this run was to interrupt; of one whose gate was left out (`--role`, `--no-wait`) only
+    what went wrong."""
     by_id = {result.id: result for result in results}
     stopped = interrupted(plan, resources)
     found = []
     for engine in engines(resources, replicas):
         ids = [one.id for one in engine.cutover]
         if stopped & set(ids):
-            own = [by_id[id] for id in ids if id in by_id]
-            found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state_of(own, stopped)))
+            state = state_of([by_id[id] for id in ids if id in by_id], stopped)
+            if state != "done" or any(isinstance(one, Gate) for one in engine.cutover):  # else nothing proved it
+                found.append(Rollout(service=engine.service, nodes=engine.nodes, state=state))
     return tuple(found)
+
+
+def ungated(resources: Sequence[Resource], plan: Plan, replicas: Engines) -> tuple[Message, ...]:
+    """What is to be said of services whose engines are interrupted while `--role` leaves out what proves and holds."""
+    stopped = {step.id for step in plan.disruptive}
+    names = [
+        engine.service
+        for engine in engines(resources, replicas)
+        if stopped & {one.id for one in engine.cutover} and not any(isinstance(one, Gate) for one in engine.cutover)
+    ]
+    return (Message.of("rollout-role-left-out", services=[*dict.fromkeys(names)]),) if names else ()
 
 
 def interrupted(plan: Plan, resources: Sequence[Resource]) -> frozenset[str]:
@@ -212,13 +254,22 @@ def state_of(results: Sequence[Result], units: Collection[str]) -> RolloutState:
 
 
 def returned(failed: Rollout, report: Report) -> Rollout:
-    """How a failed engine is after the run that was to bring it back; as before where nothing else is kept."""
-    own = [result for result in report.results if result.node in failed.nodes]
+    """How a failed engine is after the run that was to bring it back; as before where nothing else is kept.
+
+    That run may have been about engines of other services on the same nodes, too.
+    """
+    services = {each.id: each.service for each in report.plan.declared}
+    services |= {each.id: each.service for each in report.plan.steps}
+
+    def is_own(id: str, node: str) -> bool:
+        return node in failed.nodes and services.get(id) in (failed.service, None)
+
+    own = [result for result in report.results if is_own(result.id, result.node)]
     reasons = [result.reason for result in own if result.outcome not in ("done", "not-attempted")]
     if any(reason is not None and reason.id == "generation-missing" for reason in reasons):
         return replace(failed, state="nothing to return to")
     lost = [why for node, why in report.plan.unreachable.items() if node in failed.nodes]
-    lost += [why for id, why in report.plan.unknown.items() if id.rpartition(" @")[2] in failed.nodes]
+    lost += [why for id, why in report.plan.unknown.items() if is_own(id, id.rpartition(" @")[2])]
     if not own and not lost:
         return failed
     if not lost and all(result.outcome == "done" for result in own):

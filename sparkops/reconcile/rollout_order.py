@@ -69,6 +69,21 @@ def order(
     )
 
 
+def removals(
+    removed: Sequence[Resource], resources: Sequence[Resource], steps: Sequence[Step], replicas: Engines
+) -> dict[str, tuple[str, ...]]:
+    """What the removal of an engine that is no longer declared comes after, by id: the proofs of those of its service
+    that these steps interrupt, since it serves until then. Not where another engine is to have its node."""
+    interrupted = {step.id for step in steps if step.disruptive}
+    taken = {node for groups in replicas.values() for nodes in groups for node in nodes}
+    ends: dict[str, tuple[str, ...]] = {}
+    for engine in engines(resources, replicas):
+        if interrupted & set(_units(engine)):
+            ends[engine.service] = (*ends.get(engine.service, ()), *engine.ends)
+    going = [each for each in removed if isinstance(each, Unit) and each.node not in taken]
+    return {each.id: ends[each.service] for each in going if each.service in ends}
+
+
 def _in_turns(resources: Sequence[Resource], steps: Steps, found: Found, replicas: Engines) -> tuple[Resource, ...]:
     """The resources, what the engines of a node may feel marked with the service in whose turn it is changed.
 

@@ -15,6 +15,7 @@ def as_json(checked: Checked) -> dict[str, object]:
         "schema": schemas.FABRIC_CHECK,
         "exit_status": checked.exit_status,
         "figures": [_figure(each) for each in checked.figures],
+        "unlinked": list(checked.unlinked),
         "unreachable": {node: why.as_json() for node, why in checked.silent.items()},
     }
 
@@ -48,3 +49,5 @@ def lines(checked: Checked) -> Iterator[str]:
         yield f"{mark} {'  '.join(found)}"
         if each.reason is not None:
             yield f"    {each.reason.full}"
+    for node in checked.unlinked:
+        yield f"i {node}: no link of it to the others is declared, so none was measured"

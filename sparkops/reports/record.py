@@ -26,6 +26,8 @@ from sparkops.runs.store import Ended, Kept, Memory, Span, Store, Thing
 
 OWN = ("seconds", "time", "run", "findings", "declared", "exit_status")
 """Keys of a report's JSON that are kept beside it, or follow from the rest."""
+UNDECLARED = ("rollback", "remove")
+"""Commands whose resources are not what the inventory declares: they neither prove a thing nor tell that one moved."""
 
 
 class StateFolderUnusable(SparkopsError):
@@ -124,7 +126,7 @@ def _remembered(report: Report, known: Memory) -> Report:
     past = Past(
         runs=known.runs,
         since=since,
-        origins=origins(report.plan, known.things) if known.runs else {},
+        origins=origins(report.plan, known.things) if known.runs and report.command not in UNDECLARED else {},
         took={id: each.took for id, each in known.things.items() if each.took is not None},
     )
     return dataclasses.replace(report, past=past)
@@ -135,6 +137,7 @@ def _ended(report: Report, known: Memory) -> Ended:
     states = standings(report, found)
     told = as_json(report)
     body = {key: value for key, value in told.items() if key not in OWN}
+    declares = report.command not in UNDECLARED
     return Ended(
         time=report.time,
         seconds=report.seconds,
@@ -142,9 +145,9 @@ def _ended(report: Report, known: Memory) -> Ended:
         counts={str(state): number for state, number in counts(states).items()},
         body={**body, "origins": dict(report.past.origins), "whole": report.whole},
         declared=told["declared"],
-        things=_things(report, states, known.things),
-        spans={each.sign: (each.resource, each.node, _about(each)) for each in found},
-        gone=_gone(report, states, known.spans, {each.sign for each in found}),
+        things=_things(report, states, known.things) if declares else {},
+        spans={each.sign: (each.resource, each.node, _about(each)) for each in found if declares},
+        gone=_gone(report, states, known.spans, {each.sign for each in found}) if declares else frozenset(),
     )
 
 
@@ -169,11 +172,16 @@ def _things(report: Report, states: Mapping[str, Standing], known: Mapping[str, 
 
 
 def _found(each: Declared, result: Result | None) -> Mapping[str, str]:
-    """The digests of what is there now: as it was found, or as a step of this run left it."""
+    """The digests of what is there now: as it was found, or as a step of this run left it.
+
+    What is declared and was not to be seen yet (a container that starts) has none: it will not have moved later.
+    """
     if result is None:
         return each.found
     state = result.found or {}
-    return {key: digest(state[key]) for key in each.keys or () if key in state}
+    absent = digest(None)
+    found = {key: digest(state[key]) for key in each.keys or () if key in state}
+    return {key: value for key, value in found.items() if value != absent or (each.keys or {})[key] == absent}
 
 
 def _gone(report: Report, states: Mapping[str, Standing], spans: tuple[Span, ...], found: set[str]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from sparkops.core.events import StepProgress
 from sparkops.core.messages import Fields
 from sparkops.core.states import Unknown
 from sparkops.core.wording import duration, size
-from sparkops.operate.status import NodeStatus, RankStatus, Status
+from sparkops.operate.status import NodeStatus, RankStatus, Status, serve
 from sparkops.reports import schemas
 from sparkops.reports.plain_progress import amount
 from sparkops.reports.printer import Cell, Printer, table
@@ -26,7 +26,7 @@ def as_json(status: Status) -> dict[str, object]:
             {
                 "name": name,
                 "endpoints": [url for of, url in status.endpoints.items() if of.partition(" @")[0] == name],
-                "serving": all(rank.serving for rank in status.ranks if rank.service == name),
+                "serving": serve([rank for rank in status.ranks if rank.service == name]),
                 "ranks": [_rank_json(rank) for rank in status.ranks if rank.service == name],
             }
             for name in dict.fromkeys(rank.service for rank in status.ranks)

@@ -39,7 +39,7 @@ ROLLOUTS = {
     "not started": "its engine was not touched",
     "paused": "its gate could not be asked; it was left as it is",
     "failed": "it was left as it is; `sparkops generations` shows what `sparkops rollback` could bring back",
-    "returned": "it failed its gate, and its last stable generation passed its own; what failed is held",
+    "returned": "it failed, and its last stable generation passed its gate; `sparkops generations` shows what is held",
     "return failed": "it is not ready; look at it by hand",
     "nothing to return to": "no generation of it was stable yet",
 }

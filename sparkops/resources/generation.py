@@ -28,7 +28,8 @@ class Generation(Resource):
     files: what the service is rendered to on the node.
     inputs: the SHA-256 of the declared spec; None for one that is only to be brought back.
     keep: how many stable generations are kept.
-    restore: the number of the one to bring back, or "newest" for the last one that was stable.
+    restore: the number of the one to bring back, or "newest" for the last one that was stable and was not taken back.
+    image: with `restore`, what identifies the image that is there: held where the spec is the same in both.
     """
 
     kind: ClassVar[str] = "generation"
@@ -42,6 +43,7 @@ class Generation(Resource):
     inputs: str | None = None
     keep: int = 3
     restore: int | str | None = None
+    image: str = ""
     state: str = "present"
 
     def __post_init__(self) -> None:
@@ -74,12 +76,13 @@ class Generation(Resource):
         return {"stable": Pending(changed)} if changed else {}
 
     def act(self, step: Step) -> GenerationAct:
-        return {"keep": self.keep}
+        return {"keep": self.keep, "image": self.image}
 
-    def held(self, found: Observed) -> Violation | None:
-        """Whether the declared spec was taken back here, and is not what is there now."""
-        if not isinstance(found, Mapping) or self.inputs not in found.get("rejected", ()):
-            return None
-        if found.get("inputs") == self.inputs:
-            return None
-        return self.violation(Message.of("generation-held", service=self.service))
+    def held(self, found: Observed, image: str = "") -> Violation | None:
+        """Whether the declared spec was taken back here, and is not what is there now; or the declared `image` was, by
+        what identifies it, with the spec that both have."""
+        rejected = found.get("rejected", ()) if isinstance(found, Mapping) else ()
+        spec = isinstance(found, Mapping) and self.inputs in rejected and found.get("inputs") != self.inputs
+        if spec or (image and f"{self.inputs}+{image}" in rejected):
+            return self.violation(Message.of("generation-held", service=self.service))
+        return None

@@ -69,7 +69,7 @@ class Database:
                 try:
                     with self._begun() as connection:
                         return act(connection)
-                except sqlite3.DatabaseError as error:
+                except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                     if not (again and damaged(error)):
                         raise OSError(0, str(error), str(self.path)) from None
                     self._set_aside()
@@ -140,15 +140,15 @@ def reading(path: Path, ask: Callable[[sqlite3.Connection], Answer], nothing: An
                 sqlite3.connect(f"{path.absolute().as_uri()}?{way}", uri=True, timeout=WAIT)
             ) as made:
                 return ask(made) if _version(made, path) else nothing
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if way != "mode=ro" or damaged(error) or "locked" in str(error):  # without its log it would tell old runs
                 raise SparkopsError.of("runs-unreadable", where=str(path), reason=str(error)) from None
     return nothing
 
 
-def damaged(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file is no database or a broken one: what SQLite has no class of its own for."""
-    return type(error) is sqlite3.DatabaseError
+def damaged(error: Exception) -> bool:
+    """Whether the file is no database or a broken one: what SQLite has no class of its own for, or can't even say."""
+    return type(error) in (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

@@ -198,10 +198,22 @@ def _other(thing: Thing) -> str | None:
 
 
 def _thing(proven: int, keys: str, found: str | None, took: float | None) -> Thing:
-    declared = json.loads(keys)
+    declared = _parsed(keys)
     return Thing(
-        proven=bool(proven), keys=declared, found=(declared or {}) if found is None else json.loads(found), took=took
+        proven=bool(proven), keys=declared, found=(declared or {}) if found is None else _parsed(found), took=took
     )
+
+
+def _parsed(text: str | bytes) -> Any:
+    """The mapping (or list, or None) in a column. SQLite does not check content: what is damaged there raises what it
+    raises for a page."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise sqlite3.DatabaseError(f"a damaged entry: {error}") from None
+    if not isinstance(found, (dict, list, type(None))):
+        raise sqlite3.DatabaseError(f"a damaged entry: {found!r:.40}")
+    return found
 
 
 def _things(connection: sqlite3.Connection, cluster: str) -> dict[str, Thing]:
@@ -326,17 +338,20 @@ def _run(row: Sequence[Any]) -> KeptRun:
         time=ended,
         seconds=seconds,
         exit_status=exit_status,
-        counts=json.loads(counts) if counts else {},
+        counts=_parsed(counts) if counts else {},
     )
 
 
 def _span(row: Iterable[Any]) -> Span:
-    sign, resource, node, about, first_run, first_time, last_run, last_time, closed = row
+    sign, resource, node, kept, first_run, first_time, last_run, last_time, closed = row
+    about = _parsed(kept)
+    if not isinstance(about, dict) or not about.keys() >= {"id", "state", "severity", "text", "fix"}:
+        raise sqlite3.DatabaseError(f"a damaged entry: {kept!r:.40}")
     return Span(
         sign=sign,
         resource=resource,
         node=node,
-        about=json.loads(about),
+        about=about,
         first=Seen(run=first_run, time=first_time),
         last=Seen(run=last_run, time=last_time),
         closed=closed,
@@ -344,5 +359,8 @@ def _span(row: Iterable[Any]) -> Span:
 
 
 def _unpacked(connection: sqlite3.Connection, digest: str) -> Any:
-    (packed,) = connection.execute("SELECT packed FROM body WHERE digest = ?", (digest,)).fetchone()
-    return json.loads(zlib.decompress(packed))
+    row = connection.execute("SELECT packed FROM body WHERE digest = ?", (digest,)).fetchone()
+    try:
+        return _parsed(zlib.decompress(row[0]))
+    except (zlib.error, TypeError) as error:
+        raise sqlite3.DatabaseError(f"a damaged entry: {error}") from None

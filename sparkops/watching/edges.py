@@ -42,7 +42,8 @@ class Edges:
 
 
 def _is_finding(each: object) -> bool:
-    return isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ("node", "resource", "state"))
+    keys = ("id", "state", "severity", "node", "resource", "message")
+    return isinstance(each, dict) and all(isinstance(each.get(key), str) for key in keys)
 
 
 def advanced(before: Edges, report: Report, hold: float) -> tuple[Edges, list[dict[str, object]]]:

@@ -105,7 +105,7 @@ class Watcher:
 
     def run(self) -> None:
         """Watch. Raises what keeps it from beginning: InventoryError, LockBusy, StateFolderUnusable."""
-        cluster = self._loaded()
+        cluster, fleet = self._loaded()
         self._file = StateFile(cluster)
         self._edges, waiting = self._file.open()
         try:
@@ -115,8 +115,9 @@ class Watcher:
                 for name, deliver in self._audience.receivers.items()
             ]
             while not self._orders.stop.is_set():
-                with cluster.fleet() as fleet:
-                    cluster = self._rounds(cluster, fleet)
+                with fleet:
+                    again = self._rounds(cluster, fleet)
+                cluster, fleet = again or (cluster, fleet)
         finally:
             for patience in (0.0, ENDING):  # all are told before one is waited for
                 for each in self._receivers:
@@ -124,13 +125,13 @@ class Watcher:
             self._keep()
             self._file.close()
 
-    def _loaded(self) -> Cluster:
+    def _loaded(self) -> tuple[Cluster, Fleet]:
+        """The cluster and its connections, none of them open: faults of roles and secrets are known before a round."""
         cluster = self._load()
-        _ = cluster.compiled  # faults of roles are known before a round
-        return cluster
+        return cluster, cluster.fleet()
 
-    def _rounds(self, cluster: Cluster, fleet: Fleet) -> Cluster:
-        """Rounds over one fleet; returns the cluster to go on with, where there was an order."""
+    def _rounds(self, cluster: Cluster, fleet: Fleet) -> tuple[Cluster, Fleet] | None:
+        """Rounds over one fleet; returns with what to go on, where there was an order for that."""
         resting = Resting(self._rhythm.interval)
         while not self._orders.stop.is_set():
             started = time.monotonic()
@@ -142,19 +143,19 @@ class Watcher:
                 again = self._reloaded()
                 if again is not None:
                     return again
-        return cluster
+        return None
 
-    def _reloaded(self) -> Cluster | None:
-        """The inventory as it is now; None, and what was read before stays, where it is not understood."""
+    def _reloaded(self) -> tuple[Cluster, Fleet] | None:
+        """The inventory as it is now; None, and what was read before stays, where it can't be read or understood."""
         try:
-            cluster = self._loaded()
-        except SparkopsError as error:
+            cluster, fleet = self._loaded()
+        except (SparkopsError, OSError) as error:
             self._audience.say(Message.of("watch-not-reloaded", reason=str(error)))
             self._beat = dataclasses.replace(self._beat, reloaded=False)
             self._keep()
             return None
         self._beat = dataclasses.replace(self._beat, cluster=cluster.inventory.cluster, reloaded=True)
-        return cluster
+        return cluster, fleet
 
     def _round(self, cluster: Cluster, fleet: Fleet, resting: Resting) -> None:
         fleet.renew(resting.now())

@@ -102,7 +102,13 @@ def test_engines_change_one_after_the_other_and_what_fails_comes_back(cluster: C
     assert cluster.shown("ActiveState") == ["active", "active"]
     assert cluster.shown("ExecMainPID")[1] == before[1], "the second engine was not touched"
     assert [cluster.mode(node) for node in cluster.nodes] == ["slow=2", "slow=2"]
+    taken = {each["resource"]: each["state"] for each in report["findings"] if each["id"] == "drift-taken-back"}
+    assert taken[f"unit {UNIT} @{first.name}"] == "drifted", "what was done was taken back"
 
+    drift = cluster.shell.json("drift", "inventory.yml", *ROLES, status=5)
+    moved = {each["resource"]: each["origin"] for each in drift["findings"] if each["resource"] in taken}
+    told = [each for each in drift["steps"] if each["id"] in taken]
+    assert {*moved.values()} <= {"intentional", None}, f"the node has what it had before: {moved} {told}"
     report = cluster.apply(status=5)
     assert {each["id"] for each in report["violations"]} == {"generation-held"}
     assert cluster.mode(first) == "slow=2", "what was taken back is held"
@@ -116,6 +122,10 @@ def test_engines_change_one_after_the_other_and_what_fails_comes_back(cluster: C
     assert {each["outcome"] for each in report["results"]} == {"done"}
     assert [cluster.mode(node) for node in cluster.nodes] == ["slow=2", "slow=2"]
     assert cluster.apply(status=5)["steps"], "it differs from the declaration, and is held"
+    before = cluster.shown("ExecMainPID")
+    refused = cluster.shell.run("rollback", "qwen", "--to", "99", "--yes", status=1)
+    assert "generation-not-kept" in refused.stderr
+    assert cluster.shown("ExecMainPID") == before
 
 
 def test_a_wrong_answer_fails_the_gate_and_a_first_engine_has_nothing_to_return_to(cluster: Cluster) -> None:

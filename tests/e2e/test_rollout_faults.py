@@ -145,6 +145,35 @@ def test_an_engine_that_fails_its_gate_is_brought_back_and_no_other_is_touched(
     assert old(cluster) and cluster.shown("ExecMainPID")[1] == second
 
 
+def test_an_image_that_fails_under_the_name_of_the_old_one_is_held(cluster: Cluster) -> None:
+    """The spec is the same then: each apply of a timer would bring it once more."""
+    first = cluster.nodes[0]
+    name = f"{cluster.lab.registry.host}/lab/engine:moved"
+
+    def pushed(change: str) -> str:
+        """The digest of the lab's engine with a change, under that name."""
+        made = f"$(docker create {cluster.lab.engine_image.reference})"
+        first.exec("sh", "-c", f"docker commit -c '{change}' {made} {name} && docker push -q {name}")
+        return first.text("docker", "inspect", "-f", "{{index .RepoDigests 0}}", name).strip().rpartition("@")[2]
+
+    good, bad = pushed("LABEL made=1"), pushed('ENTRYPOINT ["/bin/false"]')
+    cluster.service = {"image": {"pull": name, "digest": good}}
+    cluster.declare(OLD)
+    cluster.apply()
+    cluster.service = {"image": {"pull": name, "digest": bad}}
+    cluster.declare(OLD)
+    assert states(cluster.apply(status=4)) == ["returned", "not started"]
+    before = cluster.shown("ExecMainPID"), first.text("docker", "inspect", "-f", "{{.Id}}", name)
+    report = cluster.apply(status=5)
+    assert {each["id"] for each in report["violations"]} == {"generation-held"}
+    assert (cluster.shown("ExecMainPID"), first.text("docker", "inspect", "-f", "{{.Id}}", name)) == before
+    assert "with an image that was taken back" in cluster.shell.run("generations").stdout
+    cluster.service = {"image": {"pull": name, "digest": good}}
+    cluster.declare(OLD)
+    cluster.apply()
+    assert cluster.shown("ExecMainPID") == before[0], "nothing was interrupted"
+
+
 def test_one_engine_may_fail_where_that_is_declared_and_the_others_are_changed(cluster: Cluster) -> None:
     first, second = cluster.nodes
     cluster.service = {"per_node": {first.name: {"environment": {"LAB_ENGINE": "crash"}}}}

@@ -135,6 +135,22 @@ def test_a_second_service_that_fails_after_the_change_of_a_machine_keeps_the_nex
     cluster.shell.run("stop", "other")
 
 
+def test_of_two_services_that_fail_together_each_has_the_end_of_its_own_return(cluster: Cluster) -> None:
+    """Both are brought back in one run, on one node; one of them was never stable."""
+    first, second = cluster.nodes
+    cluster.declare("gibberish")
+    path = cluster.shell.folder / "inventory.yml"
+    declared = json.loads(path.read_text())
+    declared["services"]["fresh"] = {**declared["services"]["qwen"], "port": 8002, "replicas": [[first.name]]}
+    path.write_text(json.dumps(declared))
+    report = cluster.apply(status=4)
+    ends = {(each["service"], each["nodes"][0]): each["state"] for each in report["rollouts"]}
+    assert ends["qwen", first.name] == "returned"
+    assert ends["fresh", first.name] == "nothing to return to"
+    assert cluster.mode(first) == cluster.mode(second) == OLD
+    cluster.shell.run("remove", "fresh", "--yes")
+
+
 @pytest.mark.slow
 def test_a_machine_that_is_lost_at_its_change_ends_the_rollout_and_is_named(cluster: Cluster) -> None:
     first, second = cluster.nodes

@@ -39,6 +39,30 @@ def test_at_a_switch_each_node_is_measured_with_the_next(tmp_path: Path) -> None
     assert pairs == ["ab", "bc", "ca"]
 
 
+def test_nodes_of_two_switches_are_measured_with_those_of_their_own_whatever_their_order(tmp_path: Path) -> None:
+    nodes = ", ".join(
+        f"{name}: {{fabric: {{topology: switch, subnet: 192.168.{subnet}.0/24, members: [{members}]}}}}"
+        for name, subnet, members in (("a", 0, "a, c"), ("b", 8, "b, d"), ("c", 0, "a, c"), ("d", 8, "b, d"))
+    )
+    assert [each.partition(" ")[0] for each in found(tmp_path, "mtu: null", f"{nodes}, e: {{}}", "abcde")] == [
+        "ac",
+        "bd",
+    ]
+
+
+def test_a_node_without_an_address_leaves_out_no_link_of_the_others(tmp_path: Path) -> None:
+    nodes = ", ".join(f"{name}: {{fabric: {{address: 10.1.1.{number}}}}}" for number, name in enumerate("abc", 1))
+    assert [each.partition(" ")[0] for each in found(tmp_path, "topology: null", f"x: {{}}, {nodes}", "axbc")] == [
+        *("ab", "bc", "ca")
+    ]
+
+
+def test_a_node_of_which_no_link_is_declared_is_told(tmp_path: Path) -> None:
+    checked = Checked(unlinked=("x",))
+    assert (checked.exit_status, as_json(checked)["unlinked"]) == (0, ["x"])
+    assert list(lines(checked)) == ["i x: no link of it to the others is declared, so none was measured"]
+
+
 def test_only_the_chosen_nodes_take_part(tmp_path: Path) -> None:
     ring = "topology: ring, subnet: 192.168.0.0/24"
     assert [each.partition(" ")[0] for each in found(tmp_path, ring, chosen="bc")] == ["bc"]

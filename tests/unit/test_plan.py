@@ -13,6 +13,7 @@ from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.plan import Observations, compare
+from sparkops.reconcile.run import _refuse_interruptions
 from sparkops.resources.require import Require
 from sparkops.resources.resource import Peers, Resource
 from tests.errors import fails
@@ -210,3 +211,15 @@ def test_a_guarded_kind_is_not_acted_on_while_it_has_a_violation() -> None:
         guarded, found={guarded.id: {}}, accept=(Accept(id="image-differs", reason="known", until="2026-12-01"),)
     )
     assert accepted.blocked == {}
+
+
+def test_an_interruption_that_was_shown_as_not_attempted_was_not_agreed_to() -> None:
+    """What blocked it may be known by the time the locks are taken."""
+    unit = Step(
+        id="unit q @a", kind="unit", node="a", action="update", before={}, after={}, changes=(), disruptive=True
+    )
+    shown = Plan(steps=(unit,), blocked={unit.id: Message.of("not-answered")})
+    _refuse_interruptions(Plan(steps=(unit,)), shown, frozenset())
+    _refuse_interruptions(shown, Plan(steps=(unit,)), frozenset({unit.id}))
+    with fails("plan-would-interrupt"):
+        _refuse_interruptions(shown, Plan(steps=(unit,)), frozenset())

@@ -82,6 +82,19 @@ def test_the_exit_status_is_2_for_what_does_not_serve_and_3_for_what_is_not_know
     assert status(one("", None), one("failed (failed)", False), reason=SILENT).exit_status == 2
 
 
+@pytest.mark.parametrize(
+    ("state", "answers", "serving"),
+    [("active (running)", True, True), ("active (running)", False, False), ("", None, None)],
+)
+def test_a_service_of_which_nothing_is_known_is_not_said_to_be_down(
+    state: str, answers: bool | None, serving: bool | None
+) -> None:
+    up = one("active (running)", True)
+    for ranks in ((one(state, answers),), (up, one(state, answers))):
+        assert as_json(status(*ranks))["services"][0]["serving"] is serving
+    assert as_json(status(one("failed (failed)", None), one("", None)))["services"][0]["serving"] is False
+
+
 def test_what_was_asked_and_could_not_be_told_is_not_known() -> None:
     refused = RankStatus(service="q", node="n", unit="q.service", state="active (running)", reason=SILENT)
     assert status(refused).exit_status == 3

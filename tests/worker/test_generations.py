@@ -13,6 +13,7 @@ from sparkops.programs.checkpoints.proof import RECORD
 from sparkops.worker.calls import Refused
 from sparkops.worker.kinds import gate, generation, unit
 from sparkops.worker.record import generations
+from sparkops.worker.system import processes
 from tests.worker.engines import Engine, say
 from tests.worker.nodes import call
 
@@ -55,7 +56,9 @@ class Node:
         return found
 
     def keep(self, keep: int = 3) -> None:
-        generation.converge(call(), self.ask(), self.look(), {"stable": True}, {"keep": keep}, root=str(self.root))
+        generation.converge(
+            call(), self.ask(), self.look(), {"stable": True}, {"keep": keep, "image": ""}, root=str(self.root)
+        )
 
 
 @pytest.fixture
@@ -142,6 +145,20 @@ def test_what_is_to_be_brought_back_is_named_and_stays_so_when_it_is_there(node:
     assert node.look(restore=9)["target"] is None
 
 
+def test_nothing_goes_back_by_itself_to_what_a_person_took_back(node: Node) -> None:
+    for version in "12":
+        node.render(version, "sha256:a")
+        node.keep()
+    newest = node.look()["inputs"]
+    node.render("3", "sha256:a")
+    assert node.look(restore="newest")["target"] == 2
+    generations.reject(node.folder, newest)
+    assert node.look(restore="newest")["target"] == 1
+    assert node.look(restore=2)["target"] == 2, "it is asked for"
+    generations.reject(node.folder, generations.kept(node.folder)[0]["inputs"])
+    assert node.look(restore="newest")["target"] == 2, "there is no other"
+
+
 def test_a_unit_that_still_runs_from_other_files_than_those_that_are_back_is_told(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +184,34 @@ def test_what_is_rejected_is_held_until_it_is_stable(node: Node) -> None:
     assert node.look()["rejected"] == [inputs]
     node.keep()
     assert node.look()["rejected"] == []
+
+
+@pytest.mark.parametrize(
+    ("there", "known", "rejected"),
+    [
+        ({"version": "2", "image": "sha256:b"}, "new", "{there}"),
+        ({"version": "1", "image": "sha256:b"}, "new", "{there}+new"),
+        ({"version": "1", "image": "sha256:b"}, "", None),
+        ({"version": "1", "image": "sha256:a", "env": "S=2"}, "new", None),
+    ],
+    ids=["another spec", "another image", "not known which", "another secret"],
+)
+def test_what_is_taken_back_is_held_by_what_was_another(
+    node: Node, monkeypatch: pytest.MonkeyPatch, there: dict[str, str], known: str, rejected: str | None
+) -> None:
+    monkeypatch.setattr(processes, "run", lambda argv: None)
+    node.engine.answers["/images/sha256:a/tag"] = say("", 201)
+    node.render("1", "sha256:a", env="S=1")
+    node.keep()
+    node.render(**{"env": "S=1", **there})
+    inputs = node.look()["inputs"]
+    ask = node.ask(restore="newest")
+    found = generation.observe(ask, root=str(node.root))
+    generation.converge(call(), ask, found, {"restored": True}, {"keep": 3, "image": known}, root=str(node.root))
+    assert node.look()["rejected"] == ([rejected.format(there=inputs)] if rejected else [])
+    node.render("1", "sha256:b", env="S=1")
+    node.keep()
+    assert node.look()["rejected"] == ([inputs] if there["version"] == "2" else []), "it became stable"
 
 
 def test_a_state_whose_gate_was_not_asked_has_not_passed_however_it_came_there(node: Node) -> None:

@@ -156,8 +156,10 @@ def cables(nodes: Mapping[str, Mapping[str, Any]], chosen: Sequence[str]) -> tup
     for node in chosen:
         declared = nodes[node].get("fabric") or {}
         for link in links_of(node, nodes):
+            near = {node, *(name for name, _ in link.peers)}
+            following = _next(node, [each for each in chosen if each in near])
             for peer, address in link.peers:
-                wanted = declared.get("topology") != "switch" or _next(node, chosen) == peer
+                wanted = declared.get("topology") != "switch" or following == peer
                 if wanted and peer in chosen and (peer, node) not in found:
                     own = link.address.partition("/")[0]
                     found.setdefault((node, peer), []).append(Line(link.twin, own, address))
@@ -171,11 +173,11 @@ def _next(node: str, nodes: Sequence[str]) -> str:
 
 def _by_address(nodes: Mapping[str, Mapping[str, Any]], chosen: Sequence[str]) -> dict[tuple[str, str], list[Line]]:
     found: dict[tuple[str, str], list[Line]] = {}
-    for node in chosen:
-        peer = _next(node, chosen)
-        own, other = address_of(node, nodes), address_of(peer, nodes)
-        if own and other and node != peer and (peer, node) not in found:
-            found[node, peer] = [Line(0, own.partition("/")[0], other.partition("/")[0])]
+    addresses = {node: own.partition("/")[0] for node in chosen if (own := address_of(node, nodes))}
+    for node, own in addresses.items():
+        peer = _next(node, [*addresses])
+        if node != peer and (peer, node) not in found:
+            found[node, peer] = [Line(0, own, addresses[peer])]
     return found
 
 

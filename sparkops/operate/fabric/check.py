@@ -17,10 +17,11 @@ from sparkops.resources.measuring.cable import SECONDS, Figure, Measurement, add
 
 @dataclass
 class Checked:
-    """All figures, and the nodes that did not answer."""
+    """All figures, the nodes that did not answer, and those of which no link is declared, so that none was measured."""
 
     figures: list[Figure] = field(default_factory=list)
     silent: dict[str, Message] = field(default_factory=dict)
+    unlinked: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -46,7 +47,7 @@ def check(context: Context, nodes: Sequence[str], *, seconds: float = SECONDS, s
     """Measure all cables between these nodes. Engines that use them are refused, unless `serving` lets them."""
     whole = cables(context.inventory, nodes)
     taking_part = sorted({name for each in whole for name in (each.sender, each.receiver)})
-    checked = Checked()
+    checked = Checked(unlinked=tuple(node for node in nodes if node not in taking_part))
     with reach(context, taking_part, ["measure"]) as fleet:
         known, silent = fleet.each(
             taking_part, lambda node, session: session.call("measure.look", addresses(node, whole))

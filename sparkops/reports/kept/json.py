@@ -108,7 +108,10 @@ def _violation(told: Fields) -> Violation:
 
 
 def _result(told: Fields) -> Result:
-    return Result(**{**told, "reason": Message.from_json(told["reason"]) if told["reason"] else None})
+    notices = tuple(map(Message.from_json, told.get("notices", ())))
+    return Result(
+        **{**told, "reason": Message.from_json(told["reason"]) if told["reason"] else None, "notices": notices}
+    )
 
 
 def _rollout(told: Fields) -> Rollout:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sparkops.core.errors import SparkopsError
 from sparkops.core.report import KeptRun, Report
 from sparkops.core.wording import encoded
 from sparkops.reports.formatting import count, local
 from sparkops.reports.printer import Printer, table
-from sparkops.reports.run.findings import Finding, findings, standings
+from sparkops.reports.run.findings import Finding, findings, looked_at, standings
 from sparkops.reports.text import SEVERITY
 from sparkops.runs.store import Span
 
@@ -32,24 +33,30 @@ class Difference:
 
 
 def between(first: Report, second: Report) -> Difference:
-    """Compare two reports. What one of them could not observe, or did not look at, neither came nor went."""
-    seen = [_observed(report) for report in (first, second)]
-    found = [{each.sign: each for each in findings(report)} for report in (first, second)]
+    """Compare two reports of one cluster. What one of them could not observe, or did not look at, neither came nor
+    went. Raises SparkopsError for reports of two clusters.
+    """
+    if first.cluster != second.cluster:
+        raise SparkopsError.of("runs-of-two-clusters", clusters=[first.cluster, second.cluster])
+    reports = (first, second)
+    found = [{each.sign: each for each in findings(report)} for report in reports]
+    states = [standings(report, each.values()) for report, each in zip(reports, found, strict=True)]
+    seen = [{id for id, state in each.items() if state != "unknown"} for each in states]
     unseen = tuple(sorted(seen[0] ^ seen[1]))
 
     def only(here: int, there: int) -> tuple[Finding, ...]:
+        other = reports[there]
         return tuple(
             each
             for sign, each in found[here].items()
-            if sign not in found[there] and each.resource not in unseen and each.severity != "info"
+            if sign not in found[there]
+            and each.severity != "info"
+            and each.resource not in unseen
+            and (each.resource in states[there] or other.whole or not each.resource)
+            and looked_at(other, states[there], each.node, each.resource)
         )
 
     return Difference(only(1, 0), only(0, 1), unseen)
-
-
-def _observed(report: Report) -> set[str]:
-    states = standings(report, findings(report))
-    return {id for id, state in states.items() if state != "unknown"}
 
 
 def _finding(each: Finding) -> dict[str, str]:
@@ -83,7 +90,7 @@ def show_spans(spans: Sequence[Span], runs: Sequence[KeptRun], printer: Printer)
         printer.line(("? ", "magenta"), "no run in this time is kept on this machine: nothing is known of it")
         return
     for span in spans:
-        symbol, style = SEVERITY[span.about["severity"]]
+        symbol, style = SEVERITY.get(span.about["severity"], SEVERITY["error"])
         printer.line((f"{symbol} ", style), span.about["text"], (f" [{span.about['id']}]", "dim"))
         stands = f"last seen {_time(span.last.time)}, {span.last.run}"
         end = f"gone by {_time(span.closed)}" if span.closed is not None else stands

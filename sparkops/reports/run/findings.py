@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from sparkops.core.plan import Orphan, Step
-from sparkops.core.report import Origin, Report, Result, Seen
+from sparkops.core.report import Origin, Report, Result, RolloutState, Seen
 from sparkops.core.wording import Message, Severity
 from sparkops.reports.formatting import why_differs
 
@@ -19,6 +19,13 @@ Standing: TypeAlias = Literal["as-declared", "drifted", "violation", "unknown"]
 STANDINGS: tuple[Standing, ...] = ("as-declared", "unknown", "drifted", "violation")
 """From the best to the worst."""
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+BROUGHT_BACK = ("file", "unit")
+"""The kinds of what the return of a failed engine changes again."""
+RETURNS: Mapping[RolloutState, tuple[str, Standing]] = {
+    "returned": ("drift-taken-back", "drifted"),
+    "return failed": ("drift-return-failed", "unknown"),
+}
+"""What is to be said of that after a return, and its state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +159,16 @@ def _unknown(report: Report) -> Iterator[Finding]:
 
 
 def _steps(report: Report) -> Iterator[Finding]:
-    """What differs; after an apply what still does. What was repaired is no finding."""
+    """What differs; after an apply what still does. What was repaired is no finding, unless it was taken back."""
     places = _places(report)
     results = {each.id: each for each in report.results}
+    returns = {(each.service, node): each.state for each in report.rollouts for node in each.nodes}
     for step in report.plan.steps:
         result = results.get(step.id)
         if result is not None and result.outcome == "done":
+            state = returns.get((step.service or "", step.node))
+            if state is not None and state in RETURNS and step.kind in BROUGHT_BACK and step.action != "verify":
+                yield _taken_back(report, step, result, state, places)
             continue
         about, origin = _about(step), report.past.origins.get(step.id)
         why = result.reason if result is not None else report.plan.blocked.get(step.id)
@@ -179,6 +190,26 @@ def _steps(report: Report) -> Iterator[Finding]:
             step=step,
             result=result,
         )
+
+
+def _taken_back(report: Report, step: Step, result: Result, state: RolloutState, places: Mapping[str, str]) -> Finding:
+    """What a step changed, and the return of its engine after it."""
+    id, standing = RETURNS[state]
+    said = Message.of(id, resource=step.id)
+    return Finding(
+        id=id,
+        standing=standing,
+        severity="warning",
+        node=step.node,
+        resource=step.id,
+        text=said.text,
+        fix=said.fix,
+        service=step.service or "",
+        where=places.get(step.id, ""),
+        since=report.past.since.get(_sign(id, step.id, "")),
+        step=step,
+        result=result,
+    )
 
 
 def _about(step: Step) -> Message:

@@ -22,11 +22,16 @@ def render(report: Report) -> str:
     states = standings(report, told)
     counted = Counter((each.node, states[each.id]) for each in report.plan.declared)
     found = Counter((each.node, each.id, each.severity) for each in told if not each.accepted)
-    interrupted = sorted({step.service or step.id for step in report.plan.disruptive})
+    done = {each.id for each in report.results if each.outcome == "done"}
+    interrupted = sorted({step.service or step.id for step in report.plan.disruptive if step.id not in done})
     metrics: list[tuple[str, str, list[Sample]]] = [
         ("run_timestamp_seconds", "When the run ended", [({}, report.time)]),
         ("run_duration_seconds", "How long the run took", [({}, report.seconds)]),
-        ("run_exit_status", "0 as declared, 2 differs, 3 unknown, 4 failed", [({}, report.exit_status)]),
+        (
+            "run_exit_status",
+            "0 as declared, 2 differs, 3 unknown, 4 failed, 5 held",
+            [({}, report.exit_status)],
+        ),
         (
             "node_reachable",
             "1 where the node answered",

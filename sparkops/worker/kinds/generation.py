@@ -32,17 +32,18 @@ def observe(ask: GenerationAsk, *, root: str = "/") -> dict[str, object] | None:
         "generations": [{key: each[key] for key in ("number", "time", "inputs")} for each in there],
     }
     if ask.get("restore"):
-        target = _target(there, ask["restore"])
+        target = _target(there, ask["restore"], generations.rejected(folder))
         state["target"] = target["number"] if target else None
         state["restored"] = target is not None and target["fingerprint"] == now["fingerprint"]
         state["outdated"] = unit.outdated(ask["unit"], root)
     return state
 
 
-def _target(there: list[Generation], wanted: int | str | None) -> Generation | None:
-    """The generation of that number, or the newest one."""
+def _target(there: list[Generation], wanted: int | str | None, rejected: list[str]) -> Generation | None:
+    """The generation of that number; or the newest one that nobody took back, where there is such a one."""
     if wanted == "newest":
-        return there[-1] if there else None
+        kept = [each for each in there if each["inputs"] not in rejected]
+        return next(reversed(kept or there), None)
     return next((each for each in there if each["number"] == wanted), None)
 
 
@@ -61,10 +62,12 @@ def converge(call: Call, ask: GenerationAsk, found: State, want: State, act: Gen
         generations.add(folder, now, act["keep"])
         generations.release(folder, now["inputs"])
         return
-    target = _target(generations.kept(folder), ask["restore"])
+    target = _target(generations.kept(folder), ask["restore"], generations.rejected(folder))
     if target is None:
         raise Refused.of("generation-missing", service=os.path.basename(folder), wanted=ask["restore"])
     if now["inputs"] != target["inputs"]:
         generations.reject(folder, now["inputs"])
     generations.bring_back(target, root=root)
+    if act["image"] and now["inputs"] == target["inputs"] and now["image"][1] != target["image"][1]:
+        generations.reject(folder, f"{now['inputs']}+{act['image']}")
     processes.run([*unit.SYSTEMCTL, "daemon-reload"])

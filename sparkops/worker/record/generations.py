@@ -140,7 +140,7 @@ def note_passed(folder: str, fingerprint: str, measured: dict[str, object], aske
 
 
 def rejected(folder: str) -> list[str]:
-    """The specs (their SHA-256) that failed here and were taken back."""
+    """What failed here and was taken back: specs (their SHA-256), and `SPEC+IMAGE` where only the image was another."""
     value = _mapping(os.path.join(folder, "rejected.json")).get("inputs")
     return [str(each) for each in value] if isinstance(value, list) else []
 
@@ -154,8 +154,9 @@ def reject(folder: str, inputs: str) -> None:
 def release(folder: str, inputs: str) -> None:
     """The spec became stable after all."""
     there = rejected(folder)
-    if inputs in there:
-        safe_path.note(folder, "rejected.json", {"inputs": [each for each in there if each != inputs]})
+    left = [each for each in there if each.partition("+")[0] != inputs]
+    if left != there:
+        safe_path.note(folder, "rejected.json", {"inputs": left})
 
 
 def _mapping(path: str) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return command
 
 
-def kept(*steps: Any, time: float | None = None, command: Any = "drift") -> str:
-    import time as clock
-
+def kept(*steps: Any, at: float | None = None, command: Any = "drift") -> str:
     things = tuple(declared("a"))
     plan = Plan(steps=steps, declared=things, nodes=("a",), total=1)
-    made = Report(command=command, cluster="attic", inventory="i", plan=plan, time=time or clock.time(), whole=True)
+    made = Report(command=command, cluster="attic", inventory="i", plan=plan, time=at or time.time(), whole=True)
     return Record("attic", command).finish(made).run
 
 
@@ -68,8 +67,38 @@ def test_two_runs_are_compared(run: Run) -> None:
     status, out, _ = run("report", "diff", first, second, "--format", "json")
     told = json.loads(out)
     assert (status, [each["resource"] for each in told["came"]], told["went"]) == (2, [MOVED.id], [])
+    for words in (["--format", "html"], ["--report", "html=x.html"], ["-o", "x"], ["--events"]):
+        assert run("report", "diff", first, second, *words)[0] == 1, "nothing is left out silently"
     status, out, _ = run("report", "diff", second, first)
     assert out.startswith("- file /etc/motd @a is there and differs")
+
+
+def test_runs_that_looked_at_different_things_are_not_called_the_same(run: Run) -> None:
+    def look(cluster: str, *nodes: str) -> str:
+        plan = Plan(declared=tuple(declared(*nodes)), nodes=nodes, total=len(nodes))
+        made = Report(command="drift", cluster=cluster, inventory="i", plan=plan, time=time.time(), whole=True)
+        return Record(cluster, "drift").finish(made).run
+
+    one, both, other = look("attic", "a"), look("attic", "a", "b"), look("cellar", "a")
+    status, out, _ = run("report", "diff", one, both)
+    assert (status, "file /etc/motd @b" in out) == (3, True)
+    status, _, err = run("report", "diff", one, other)
+    assert (status, "error[runs-of-two-clusters]" in err, "cellar" in err) == (1, True, True)
+
+
+def test_what_was_found_on_a_node_that_left_the_inventory_is_told_for_as_long_as_it_was_seen(
+    run: Run, tmp_path: Path
+) -> None:
+    """No run looks at it again, so that none ends what was found there."""
+    kept(MOVED, at=time.time() - 10 * 86_400)
+    plan = Plan(declared=tuple(declared("b")), nodes=("b",), total=1)
+    Record("attic", "drift").finish(
+        Report(command="drift", cluster="attic", inventory="i", plan=plan, time=time.time())
+    )
+    assert "/etc/motd" in run("drift", "--since", "7d")[1], "nobody has seen its end"
+    (tmp_path / "inventory.yml").write_text("version: 1\ncluster: attic\nnodes: {b: }\n")
+    assert "/etc/motd" in run("drift", "--since", "11d")[1]
+    assert "/etc/motd" not in run("drift", "--since", "7d")[1]
 
 
 def test_since_tells_what_stood_and_what_went(run: Run) -> None:
@@ -93,7 +122,14 @@ def test_since_tells_of_the_chosen_nodes_only(run: Run, tmp_path: Path, words: l
     assert (status, "/etc/motd" in out) == (0, False)
 
 
-@pytest.mark.parametrize("words", [["--since", "7"], ["--since", "7w"], ["--since", "7d", "--format", "html"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--since", "7"],
+        ["--since", "7w"],
+        *(["--since", "7d", *more] for more in (["--format", "html"], ["--upstream"], ["-o", "x"])),
+    ],
+)
 def test_since_refuses_what_it_can_not_tell(run: Run, words: list[str]) -> None:
     assert run("drift", *words)[0] == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from markdown_it import MarkdownIt
 from prometheus_client.parser import text_string_to_metric_families
 
 from sparkops.core.plan import Plan
-from sparkops.core.report import Past, Report, Result, Seen
+from sparkops.core.report import Past, Report, Result, Rollout, Seen
+from sparkops.core.wording import Message
 from sparkops.reports.findings import sarif
 from sparkops.reports.formats import FORMATS, rendered
+from sparkops.reports.kept.json import from_json
 from sparkops.reports.run.findings import Standing, counts, findings, standings
+from sparkops.reports.run.page import page
 from tests.unit.reports.made import HOSTILE, applied, declared, report, step, texts
 
 DATA = Path(__file__).parents[2] / "data" / "formats"
@@ -39,6 +43,40 @@ def test_what_a_run_repaired_is_as_declared() -> None:
     after = report("apply", results=(done,))
     assert states_of(after)["file /etc/motd @a"] == "as-declared"
     assert "file /etc/motd @a" not in {each.resource for each in findings(after)}
+
+
+def brought_back(state: Any) -> Report:
+    """An apply that changed an engine of `q` on a, which failed its gate, with the state in which that ended."""
+    (thing,) = declared("a")
+    things = [replace(thing, service="q"), *declared("a", name="/other"), *declared("b", service="q")]
+    steps = tuple(step(each.id, each.node, service=each.service) for each in things)
+    results = tuple(Result(id=each.id, node=each.node, outcome="done") for each in steps)
+    plan = Plan(steps=steps, declared=tuple(things), nodes=("a", "b"), total=3)
+    ended = (Rollout(service="q", nodes=("a",), state=state), Rollout(service="q", nodes=("b",), state="done"))
+    return Report(command="apply", cluster="x", inventory="i", plan=plan, results=results, rollouts=ended, run="r")
+
+
+@pytest.mark.parametrize(
+    ("state", "standing"),
+    [("done", "as-declared"), ("returned", "drifted"), ("return failed", "unknown"), ("failed", "as-declared")],
+)
+def test_what_was_done_and_taken_back_is_not_as_declared(state: Any, standing: str) -> None:
+    shown = brought_back(state)
+    assert list(states_of(shown).values()) == [standing, "as-declared", "as-declared"]
+    assert states_of(from_json(json.loads(rendered(shown, "json")))) == states_of(shown)
+
+
+def test_what_a_run_has_done_or_will_not_attempt_interrupts_no_service() -> None:
+    stopping = step("unit q.service @a", "a", service="q", disruptive=True)
+    blocked = step("unit r.service @a", "a", service="r", disruptive=True)
+    plan = Plan(steps=(stopping, blocked), blocked={blocked.id: Message.of("not-answered")}, nodes=("a",), total=2)
+    shown = Report(command="drift", cluster="x", inventory="i", plan=plan)
+    assert 'repair_interrupts_service{cluster="x",command="drift",service="q"} 1.0' in rendered(shown, "prometheus")
+    done = replace(shown, command="apply", results=(Result(id=stopping.id, node="a", outcome="done"),))
+    for each, names in ((shown, ["q"]), (done, [])):
+        assert [one for one in "qr" if f'service="{one}"' in rendered(each, "prometheus")] == names
+        assert [one.service for one in page(each).repair] == names
+    assert "; interrupts q" in rendered(shown, "text") and "; interrupts q, r" not in rendered(shown, "text")
 
 
 def test_a_failed_step_is_an_error_with_its_own_reason() -> None:

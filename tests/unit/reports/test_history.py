@@ -38,6 +38,17 @@ def test_every_entry_becomes_a_line(entries: Any) -> None:
     assert len(out.getvalue().splitlines()) >= len(found)
 
 
+@pytest.mark.parametrize("odd", [1.9e9, 0.0, "x"], ids=["ahead", "unset", "none"])
+def test_a_clock_that_was_wrong_for_a_while_changes_no_order_within_a_record(odd: Any) -> None:
+    times = [1.70e9, 1.71e9, odd, 1.72e9, 1.73e9]
+    record = [{"run": f"a{number}", "time": each} for number, each in enumerate(times)]
+    other = [{"run": "b0", "time": 1.715e9}, {"run": "b1", "time": 1.725e9}]
+    found = [str(each.about["run"]) for each in runs({"a": record, "b": other}, 20)]
+    assert [each for each in found if each in {f"a{number}" for number in range(5)}] == [f"a{n}" for n in range(5)]
+    assert found[-3:] == ["a3", "b1", "a4"]
+    assert [each.about["run"] for each in runs({"a": record, "b": other}, 1)] == ["a4"]
+
+
 @given(generations=ENTRIES)
 def test_every_generation_becomes_a_line(generations: Any) -> None:
     assert len(_lines({"generations": generations})) == max(1, len(generations))

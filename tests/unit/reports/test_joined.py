@@ -146,6 +146,9 @@ def test_what_is_not_of_one_run_is_refused() -> None:
     for other in (replace(two, cluster="d"), replace(two, command="plan"), replace(two, shards=Shards((2,), 3))):
         with fails("reports-not-alike"):
             joined([one, other])
+    larger = Message.of("shard-part", shard="2/2", nodes=1, all_nodes=3, groups=3)
+    with fails("reports-not-alike"):  # of an inventory of yesterday, whose other nodes nobody looked at
+        joined([one, replace(two, plan=replace(two.plan, notices=(larger,)))])
     for other in (one, replace(one, shards=Shards((2,), 2))):
         with fails("reports-overlap"):
             joined([one, other])

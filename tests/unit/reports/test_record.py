@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from sparkops.core.digests import digest
 from sparkops.core.events import StepProgress
-from sparkops.core.plan import Plan
-from sparkops.core.report import Report, Result
+from sparkops.core.plan import Orphan, Plan, Violation
+from sparkops.core.report import Report, Result, Rollout
 from sparkops.reports.formats import FORMATS, rendered
 from sparkops.reports.json import as_json
 from sparkops.reports.kept import text as kept_runs
@@ -145,6 +146,100 @@ def test_what_two_runs_do_not_share() -> None:
     assert ([each.resource for each in found.came], [each.resource for each in found.went]) == ([other.id], [MOVED.id])
     assert found.unseen == ()
     assert kept_runs.between(first, look(things=[other])).unseen == (MOVED.id,)
+
+
+BESIDE = ("file /old @a", "two-names @a")
+"""What stands beside the declared resources: an orphan, and something of the whole node."""
+
+
+def with_things_beside(**more: Any) -> Report:
+    orphan = Orphan(id=BESIDE[0], node="a", kind="file", name="/old")
+    other = Violation(message=said("x"), key="two-names", resource="", node="a", severity="error")
+    return look(plan={"orphans": (orphan,), "violations": (other,)}, **more)
+
+
+@pytest.mark.parametrize(
+    "blind",
+    [
+        replace(look(things=()), plan=Plan(nodes=("b",)), whole=False),
+        look(plan={"unreachable": {"a": said("silent")}}),
+        look(plan={"unknown": {"claims @a": said("late")}}),
+    ],
+    ids=["limited", "unreachable", "claims unknown"],
+)
+def test_what_stands_beside_the_resources_neither_came_nor_went_where_one_run_could_not_look(blind: Report) -> None:
+    for first, second in ((with_things_beside(), blind), (blind, with_things_beside())):
+        found = kept_runs.between(first, second)
+        assert not {each.key for each in (*found.came, *found.went)} & {*BESIDE}
+    assert {each.key for each in kept_runs.between(with_things_beside(), look()).went} == {*BESIDE}
+
+
+def test_runs_of_two_clusters_are_not_compared() -> None:
+    with fails("runs-of-two-clusters"):
+        kept_runs.between(look(), replace(look(), cluster="other"))
+
+
+@pytest.mark.parametrize("command", ["rollback", "remove"])
+def test_what_is_no_look_at_the_declaration_proves_and_ends_nothing(command: Any) -> None:
+    """Its resources are what shall be brought back, or taken back: of what is declared it tells nothing."""
+    other = [replace(each, keys={"content": "2"}, found={"content": "2"}) for each in declared("a")]
+    kept(look())
+    first = kept(look(MOVED, time=NOW + 60))
+    done = kept(replace(look(things=other, time=NOW + 120), command=command))
+    again = kept(look(MOVED, time=NOW + 180))
+    assert (since(again), again.past.origins) == ({MOVED.id: first.run}, {MOVED.id: "corrective"})
+    assert done.past.origins == {}
+
+
+def test_what_was_not_to_be_seen_yet_when_its_step_was_proven_has_not_moved_since() -> None:
+    """A unit is proven as its container starts; what that was started from is seen a moment later."""
+    kept(look())
+    done = Result(id=MOVED.id, node="a", outcome="done", found={"content": None})
+    kept(replace(look(MOVED), command="apply", results=(done,)))
+    other = [replace(each, keys={"content": "2"}) for each in declared("a")]
+    later = kept(look(step(MOVED.id, "a", before={"content": "new"}), things=other))
+    assert later.past.origins == {MOVED.id: "intentional"}
+
+
+def test_what_an_apply_took_back_again_is_not_proven() -> None:
+    """Else the next look would say that the node moved, where the declaration did."""
+    (thing,) = declared("a", service="q")
+    then = {"content": digest("then")}
+    kept(look(things=[replace(thing, keys=then, found=then)]))
+    change = step(thing.id, "a", service="q", before={"content": "then"})
+    back = (Rollout(service="q", nodes=("a",), state="returned"),)
+    done = (Result(id=thing.id, node="a", outcome="done", found={"content": "new"}),)
+    kept(replace(look(change, things=[thing]), command="apply", results=done, rollouts=back))
+    assert kept(look(change, things=[thing])).past.origins == {thing.id: "intentional"}
+
+
+@pytest.mark.parametrize("damage", ["UPDATE body SET packed = x'00'", "UPDATE body SET packed = 7", "DELETE FROM body"])
+def test_a_report_that_is_damaged_within_its_row_is_named(state: Path, damage: str) -> None:
+    run = kept(look()).run
+    with sqlite3.connect(state / "runs.sqlite") as connection:
+        connection.execute(damage)
+    with fails("runs-unreadable"):
+        store.find(run)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE thing SET keys = '{\"a'",
+        "UPDATE thing SET found = x'ff'",
+        "UPDATE span SET about = '7'",
+        "UPDATE run SET counts = 'x'",
+    ],
+)
+def test_a_row_that_is_damaged_is_set_aside_like_a_page(state: Path, damage: str) -> None:
+    """SQLite has no sums over what it keeps. An apply that has changed nodes must not end in that."""
+    kept(look(MOVED))
+    record = Record.begin("words", "apply")
+    with sqlite3.connect(state / "runs.sqlite") as connection:
+        connection.execute(damage)
+    done = record.finish(replace(look(), command="apply"))
+    assert (record.lost, [each.id for each in done.unrecorded]) == ([], ["runs-damaged"])
+    assert store.find(done.run).body is not None
 
 
 def test_a_run_is_found_by_the_beginning_of_its_name() -> None:

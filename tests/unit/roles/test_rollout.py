@@ -17,19 +17,19 @@ import pytest
 from sparkops.compile.compiler import compile_inventory
 from sparkops.core.errors import ConvergeFailed
 from sparkops.core.events import silent
-from sparkops.core.plan import Plan
+from sparkops.core.plan import Declared, Plan
 from sparkops.core.report import Report, Result, Rollout
-from sparkops.core.states import Observed
+from sparkops.core.states import Observed, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.load import load
-from sparkops.operate.rollback import _bringing, earlier
+from sparkops.operate.rollback import _bringing, earlier, lacks
 from sparkops.operate.services import chosen
 from sparkops.operate.start_stop import things
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.planning import Planned
-from sparkops.reconcile.rollout import Limits, RolloutProgress, engines, holds, outcomes, returned
-from sparkops.reconcile.rollout_order import order
+from sparkops.reconcile.rollout import Limits, RolloutProgress, content_of, engines, holds, outcomes, returned, ungated
+from sparkops.reconcile.rollout_order import order, removals
 from sparkops.reconcile.schedule import Schedule
 from sparkops.resources.gate import Gate
 from sparkops.resources.generation import Generation
@@ -254,6 +254,42 @@ def test_what_was_taken_back_is_held_and_nothing_else(project: Project) -> None:
     assert holds(resources, found(["other"], "other"), replicas) == {}
 
 
+BUILT = (FOUR % ("[[a], [b]]", "{}")).replace('{pull: "x/y:1"}', "{build: {tag: 'x/y:1', template: own.j2}}")
+
+
+def built(project: Project, dockerfile: str) -> tuple[Inventory, tuple[Resource, ...], dict[str, Observed], str]:
+    """An image that is built under one name, and what identifies that of this Dockerfile."""
+    template = project.file.parent / "templates/own.j2"
+    template.parent.mkdir(exist_ok=True)
+    template.write_text(dockerfile)
+    inventory, resources, found = settled(project, BUILT)
+    (image,) = (each for each in resources if each.id == "image x/y:1 @a")
+    return inventory, resources, found, content_of(image)
+
+
+def test_an_image_that_was_taken_back_under_its_name_is_held_with_that_name(project: Project) -> None:
+    """The spec is the same then. A timer would bring it again and again, and a boot of the node would start it."""
+    inventory, resources, found, image = built(project, "FROM x\nRUN false\n")
+    own = {each.node: each for each in resources if isinstance(each, Generation)}
+    rejected = {own["a"].id: {"rejected": [f"{own['a'].inputs}+{image}"], "inputs": own["a"].inputs}}
+    replicas = {"q": inventory.replicas("q")}
+    assert holds(resources, {**found, **rejected}, replicas, ()) == {}, "nothing differs"
+    held = holds(resources, {**found, **rejected}, replicas, ["unit q.service @a"])
+    assert {id.rpartition("@")[2] for id in held} == {"a"} and "image x/y:1 @a" in held
+    plan = rolled(inventory, resources, {**found, "image x/y:1 @a": None, "image x/y:1 @b": None}, violations=held)
+    assert {"image x/y:1 @a", "unit q.service @a", "unit q.service @b"} <= plan.blocked.keys()
+
+    _, mended, found, other = built(project, "FROM x\nRUN true\n")
+    assert image and other and image != other
+    assert holds(mended, {**found, **rejected}, replicas, ["unit q.service @a"]) == {}, "another is declared"
+
+
+def test_a_name_alone_identifies_no_image(project: Project) -> None:
+    _, resources, _ = settled(project, FOUR % ("[[a], [b]]", "{}"))
+    (image,) = (each for each in resources if each.id == "image x/y:1 @a")
+    assert content_of(image) == content_of(None) == ""
+
+
 def result(id: str, outcome: Any, reason: Message | None = None) -> Result:
     return Result(id=id, node=id.partition("@")[2], outcome=outcome, reason=reason)
 
@@ -406,6 +442,96 @@ def test_the_ends_of_a_return_are_different_words() -> None:
     assert after() == failed, "the stable state is there, and fails"
 
 
+def test_a_return_is_told_apart_from_that_of_another_service_on_its_nodes() -> None:
+    """Both fail in one apply and are brought back in one run: of one there is nothing to return to, one is unknown."""
+    ids = {f"{kind} {service}@a": service for service in ("q", "r", "s") for kind in ("generation", "unit", "gate")}
+    things = tuple(
+        Declared(id=id, kind=id.partition(" ")[0], name=id, node="a", service=each) for id, each in ids.items()
+    )
+    missing = Message.of("generation-missing", service="r", wanted="newest")
+    ended = {"generation r@a": ("failed", missing), "unit r@a": ("not-attempted", None)}
+    results = tuple(result(id, *ended.get(id, ("done", None))) for id, each in ids.items() if each != "s")
+    plan = Plan(declared=things, unknown={"generation s@a": Unknown.of("not-answered")})
+    report = Report(command="rollback", cluster="c", inventory="i", plan=plan, results=results)
+
+    def of(service: str) -> str:
+        return returned(Rollout(service=service, nodes=("a",), state="failed"), report).state
+
+    assert (of("q"), of("r")) == ("returned", "nothing to return to")
+    assert of("s") == "failed", "nothing of it was tried"
+
+
+def test_an_engine_whose_gate_is_left_out_is_not_called_proven(project: Project) -> None:
+    inventory = declared(project, "[[a]]")
+    resources = compile_inventory(inventory, roles=["service"]).resources
+    plan = compare(
+        resources, Observations(found={each.id: None for each in resources}), today=datetime.date(2026, 1, 1)
+    )
+
+    def ended(outcome: str) -> list[str]:
+        results = [result(step.id, outcome) for step in plan.steps]
+        return [each.state for each in outcomes(resources, plan, results, {"q": inventory.replicas("q")})]
+
+    assert (ended("done"), ended("failed")) == ([], ["failed"])
+
+
+@pytest.mark.parametrize(
+    ("roles", "told"),
+    [(["service"], ["q"]), (["service", "health"], ["q"]), (["service", "rollout"], []), (["image"], [])],
+)
+def test_a_role_that_is_left_out_with_its_gate_is_told(project: Project, roles: list[str], told: list[str]) -> None:
+    inventory, resources, found = settled(project, FOUR % ("[[a], [b]]", "{}"))
+    unit = found["unit q.service @b"]
+    assert isinstance(unit, Mapping)
+    found = {**found, "unit q.service @b": {**unit, "inputs": "other"}, "image x/y:1 @b": None}
+    some = tuple(each for each in resources if each.role in roles)
+    plan = compare(some, Observations(found=found), today=datetime.date(2026, 1, 1))
+    notices = ungated(some, plan, {"q": inventory.replicas("q")})
+    assert [each.args["services"] for each in notices] == ([told] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("kept", "number", "engines", "lacking"),
+    [
+        ({"a": [1, 2], "b": [1]}, 2, [{"a", "b"}], ["b"]),
+        ({"a": [1, 2], "b": [1]}, 2, [{"a"}, {"b"}], ["b"]),
+        ({"a": [1, 2], "b": [1]}, 1, [{"a", "b"}], []),
+        ({"a": [1, 2], "b": []}, None, [{"a", "b"}], ["b"]),
+        ({"a": [1, 2], "b": []}, None, [{"a"}, {"b"}], []),
+        ({"a": [1, 2], "b": None}, 2, [{"a", "b"}], []),
+    ],
+    ids=["no such number", "of another engine", "there", "none of a rank", "none of an engine", "silent"],
+)
+def test_what_a_node_does_not_keep_is_known_before_another_is_brought_back(
+    kept: dict[str, Any], number: int | None, engines: list[set[str]], lacking: list[str]
+) -> None:
+    there: dict[str, Any] = {
+        f"generation q @{node}": Unknown.of("not-answered")
+        if numbers is None
+        else {"generations": [{"number": each, "inputs": "x"} for each in numbers]}
+        for node, numbers in kept.items()
+    }
+    assert lacks(there, number, engines) == lacking
+
+
+def test_an_engine_that_is_no_longer_declared_serves_until_those_that_stay_are_right_again(project: Project) -> None:
+    inventory, resources, found = settled(project, FOUR % ("[[a], [b]]", "{}") + OTHER % "[[d]]")
+    replicas = {name: inventory.replicas(name) for name in inventory.services}
+    gone = [Unit.absent(node=node, name="q.service", role="service", service="q", after=()) for node in "cd"]
+
+    def after(**changed: Any) -> dict[str, tuple[str, ...]]:
+        seen = Observations(found={**found, **changed})
+        steps = compare(resources, seen, today=datetime.date(2026, 1, 1)).steps
+        return removals(gone, resources, steps, replicas)
+
+    assert after() == {}, "nothing is interrupted"
+    unit = found["unit q.service @b"]
+    assert isinstance(unit, Mapping)
+    found_after = after(**{"unit q.service @b": {**unit, "inputs": "other"}})
+    assert [*found_after] == ["unit q.service @c"], "d is another service's now"
+    assert {*found_after["unit q.service @c"]} == {GENERATION + "b", "gate q @b", "probe q @b"}
+
+
 def states_kept(inputs: str, *numbers: str) -> dict[str, Any]:
     """What a node keeps: generations 1, 2, … of these inputs, and what is there now."""
     kept = [{"number": number, "inputs": each} for number, each in enumerate(numbers, 1)]
@@ -531,7 +657,7 @@ def test_a_restart_goes_engine_by_engine_and_each_passes_its_gate(project: Proje
 
 def test_what_comes_back_is_restarted_behind_all_its_files(project: Project) -> None:
     inventory, *_ = pair(project)
-    made = _bringing(chosen(inventory, ["q"]), lambda generation: "newest")
+    made = _bringing(chosen(inventory, ["q"]), lambda generation: "newest", {})
     found: dict[str, Observed] = {each.id: each.desired() for each in made}
     assert rolled(inventory, made, found).steps == (), "it is there"
     cut = rolled(inventory, made, {**found, GENERATION + "b": {"restored": True, "outdated": True}})

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner
@@ -37,6 +37,7 @@ class Watching:
         self.project = Project(folder)
         self.declare("motd")
         self.processes: list[subprocess.Popen[str]] = []
+        (folder / "out").touch()
 
     def declare(self, *names: str) -> None:
         entries = ", ".join(f"{{file: {self.file.parent / name}, content: hello}}" for name in names)
@@ -47,11 +48,11 @@ class Watching:
             f"connection: {{type: local, become: false, state_dir: {self.folder / 'state'}}}\n",
         )
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stdout: IO[str] | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "sparkops", "watch", "--interval", "1s", "--jitter", "0s", *words],
             cwd=self.folder,
-            stdout=(self.folder / "out").open("a"),
+            stdout=stdout or (self.folder / "out").open("a"),
             stderr=(self.folder / "err").open("a"),
             text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -155,6 +156,32 @@ def test_a_hangup_reads_the_inventory_again_or_keeps_what_was_read(watching: Wat
     assert abs(time.time() - float(beat)) < 150
 
 
+@pytest.mark.parametrize("fault", ["secret", "gone", "unreadable", "binary"])
+def test_whatever_keeps_the_inventory_from_being_read_again_the_rounds_go_on(watching: Watching, fault: str) -> None:
+    """A secret of the connection is not read where the inventory is, and a file may not be there at all."""
+    process = watching.start()
+    watching.rounds()
+    inventory = watching.folder / "inventory.yml"
+    before = inventory.read_text()
+    if fault == "secret":
+        inventory.write_text(before.replace("become: false", "become: true, become_password: !file none"))
+    elif fault == "binary":
+        inventory.write_bytes(b"\xff\xfe\x00")
+    else:
+        inventory.unlink()
+        if fault == "unreadable":
+            inventory.symlink_to("inventory.yml")
+    process.send_signal(signal.SIGHUP)
+    watching.until(lambda: "watch-not-reloaded" in watching.err)
+    watching.rounds(2)
+    assert watching.state()["reloaded"] is False
+    inventory.unlink(missing_ok=True)
+    inventory.write_text(before)
+    process.send_signal(signal.SIGHUP)
+    watching.until(lambda: watching.state()["reloaded"])
+    watching.end()
+
+
 def test_a_damaged_file_of_runs_is_set_aside_and_the_rounds_go_on(watching: Watching) -> None:
     watching.start()
     watching.rounds()
@@ -164,6 +191,18 @@ def test_a_damaged_file_of_runs_is_set_aside_and_the_rounds_go_on(watching: Watc
     watching.rounds(2)
     watching.end()
     assert len(store.latest("attic")) >= 2
+
+
+def test_a_full_disk_below_the_output_ends_no_watcher(watching: Watching) -> None:
+    told = watching.folder / "told"
+    with open("/dev/full", "w") as full:
+        watching.start("--on-change", shlex.join(["sh", "-c", f"cat >> {told}"]), stdout=full)
+    watching.rounds()
+    watching.file.write_text("edited")
+    watching.until(lambda: "watch-output-not-written" in watching.err and told.exists())
+    watching.rounds(2)
+    watching.processes[-1].terminate()
+    assert watching.processes[-1].wait(150) == 74, "what was not printed is not printed yet"
 
 
 def test_one_selection_is_watched_once(watching: Watching) -> None:
