@@ -22,7 +22,7 @@ from sparkops.inventory.inventory import Inventory
 from sparkops.inventory.secrets import Secrets
 from sparkops.nodes.connect import Connections
 from sparkops.nodes.session import Session
-from sparkops.reconcile import orphans, rollout, rollout_order, transfers
+from sparkops.reconcile import orphans, ports, rollout, rollout_order, transfers
 from sparkops.reconcile.fleet import THREADS, Fleet
 from sparkops.reconcile.observe import informed, observe
 from sparkops.reconcile.plan import Observations, compare
@@ -200,8 +200,9 @@ def _compared(
     plan = free(every, seen, violations=judged, replace=options.replace, edges=way)
     differs = {step.id for step in plan.steps if step.action != "verify"}
     held = {} if options.retry else rollout.holds(resources, seen.found, replicas, differs)
-    beside = partial(free, violations=_joined(judged, held))
-    if held:
+    against = _joined({**ports.taken(every, seen.found, plan), **judged}, held)
+    beside = partial(free, violations=against)
+    if against != judged:
         plan = beside(every, seen, replace=options.replace, edges=way)
     if replicas and (plan.steps or not options.declared):
         begun = [step for step in plan.steps if step.id not in plan.blocked]

@@ -139,3 +139,24 @@ def test_two_services_swap_their_ports(service: Service, container: dict[str, ob
         spec = json.loads(service.node.text("cat", f"/etc/sparkops/services/{name}.json"))
         assert spec["port"] == port
         assert service.node.text("systemctl", "show", "-P", "ActiveState", name) == "active"
+
+
+def test_the_port_of_another_inventorys_service_is_told_before_the_own_one_is_stopped(service: Service) -> None:
+    service.declare()
+    service.apply()
+    path = service.shell.folder / "inventory.yml"
+    written = json.loads(path.read_text())
+    qwen = written["services"].pop("qwen")
+
+    def declare(port: int) -> None:
+        path.write_text(json.dumps({**written, "cluster": "second", "services": {"other": {**qwen, "port": port}}}))
+
+    declare(OTHER)
+    service.apply()
+    declare(PORT)
+    (found,) = service.run("plan", status=2)["violations"]
+    assert (found["id"], found["reason"]["args"]["holder"]) == ("port-taken-by-service", "qwen")
+    report = service.apply(status=4)
+    assert "done" not in {each["outcome"] for each in report["results"] if each["id"].startswith("unit ")}
+    assert service.answers()
+    assert service.node.text("systemctl", "show", "-P", "ActiveState", "other") == "active", "it was not stopped"

@@ -11,11 +11,13 @@ from sparkops.core.plan import Plan, Step, Violation
 from sparkops.core.states import FromFact, Observed, Pending, State, Unknown
 from sparkops.core.wording import Message
 from sparkops.inventory.inventory import Accept
+from sparkops.reconcile import ports
 from sparkops.reconcile.diff import diff
 from sparkops.reconcile.plan import Observations, compare
 from sparkops.reconcile.run import _refuse_interruptions
 from sparkops.resources.require import Require
 from sparkops.resources.resource import Peers, Resource
+from sparkops.resources.unit import Unit
 from tests.errors import fails
 
 TODAY = datetime.date(2026, 11, 24)
@@ -223,3 +225,30 @@ def test_an_interruption_that_was_shown_as_not_attempted_was_not_agreed_to() -> 
     _refuse_interruptions(shown, Plan(steps=(unit,)), frozenset({unit.id}))
     with fails("plan-would-interrupt"):
         _refuse_interruptions(shown, Plan(steps=(unit,)), frozenset())
+
+
+def engine(service: str, **more: Any) -> Unit:
+    return Unit(name=f"{service}.service", node="n1", service=service, content="x", running=True, port=8000, **more)
+
+
+def test_a_port_that_another_service_keeps_is_told_before_anything_is_stopped() -> None:
+    one, other = engine("one"), engine("other")
+    held = {"exists": True, "running": True, "port_taken": {"service": "other"}}
+
+    def told(*resources: Unit, found: dict[str, Any], **more: Any) -> list[str]:
+        made = plan(*resources, found=found, **more)
+        return [
+            f"{id} {each.id} {each.message.args['holder']}"
+            for id, violations in ports.taken(resources, found, made).items()
+            for each in violations
+        ]
+
+    because = [f"{one.id} port-taken-by-service other"]
+    assert told(one, found={one.id: held}) == because, "it is of another inventory"
+    running = {**held, "port_taken": None, "content": other.desired()["content"], "enabled": True}
+    assert told(one, other, found={one.id: held, other.id: {**running, "content": "sha256:0"}}) == [], "it moves"
+    silent = {"unreachable": {"n1": Message.of("node-silent", seconds=45)}}
+    assert told(one, other, found={one.id: held, other.id: {**running, "content": "sha256:0"}}, **silent) == because
+    assert told(engine("one", state="absent"), found={one.id: held}) == []
+    assert told(one, found={one.id: {**held, "port_taken": {"service": "one"}}}) == [], "it is its own"
+    assert told(one, found={one.id: {**held, "port_taken": {"service": "", "pid": 7}}}) == [], "the kind tells that"
