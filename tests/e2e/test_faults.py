@@ -287,6 +287,7 @@ def fetching(cluster: Cluster, node: Node, model: Path) -> subprocess.Popen[str]
     return process
 
 
+@pytest.mark.slow
 def test_a_node_that_freezes_in_mid_apply_is_reported_and_its_job_goes_on(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
@@ -327,6 +328,7 @@ def test_a_worker_that_is_killed_in_mid_apply_is_started_again(
     assert cluster.hub.bytes_sent("model-large*") == 6_000_000, "the job went on, nothing was fetched twice"
 
 
+@pytest.mark.slow
 def test_a_cut_that_the_run_outlasts_is_no_failure_and_one_that_it_does_not_leaves_no_lock(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:
@@ -340,6 +342,7 @@ def test_a_cut_that_the_run_outlasts_is_no_failure_and_one_that_it_does_not_leav
     cluster.run("apply", 0)
 
 
+@pytest.mark.slow
 def test_a_controller_that_slept_for_longer_than_the_lock_lasts_goes_on(
     cluster: Cluster, node: Node, model: Path, fetching: subprocess.Popen[str]
 ) -> None:

@@ -233,6 +233,7 @@ def fetched_once(hub: Hub) -> None:
         assert hub.bytes_sent(f"model-{number}*") == SHARD, "a verified shard is not fetched twice"
 
 
+@pytest.mark.slow
 def test_a_node_that_is_rebooted_in_the_middle_of_a_job_goes_on_from_what_it_has(
     shell: Shell, node: Node, hub: Hub, fetching: Work
 ) -> None:

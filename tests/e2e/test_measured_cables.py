@@ -54,6 +54,7 @@ def test_no_rank_of_an_engine_is_started_over_a_broken_cable(lab: Lab, shell: Sh
     assert shell.json("status")["services"][0]["serving"]
 
 
+@pytest.mark.slow
 def test_a_cable_to_a_node_that_was_silent_or_left_out_is_measured_once_both_are_there(
     shell: Shell, ends: list[Node]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_cable_to_a_node_that_was_silent_or_left_out_is_measured_once_both_are
     assert (told["steps"], unproven(told)) == ([], [])
 
 
+@pytest.mark.slow
 def test_an_end_that_was_changed_by_hand_is_drift_on_either_node(shell: Shell, ends: list[Node]) -> None:
     one, other = ends
     shell.write("inventory.yml", pair(one, other, measure=True))
@@ -112,6 +114,7 @@ def test_a_cable_that_was_good_once_and_is_found_broken_is_not_taken_for_good(sh
     assert shell.json("drift", "inventory.yml", *FABRIC)["steps"] == []
 
 
+@pytest.mark.slow
 def test_both_ends_may_change_in_the_apply_that_measures(shell: Shell, ends: list[Node]) -> None:
     """The first node is done later, so that its MTU is still the old one when the second begins to measure."""
     one, other = ends

@@ -297,6 +297,7 @@ def test_a_service_is_renamed_then_removed_and_its_image_and_model_stay(lab: Lab
     assert [key.partition(" ")[0] for key in left] == ["image"]
 
 
+@pytest.mark.slow
 def test_a_node_and_its_service_are_renamed_at_once(lab: Lab, shell: Shell, node: Node) -> None:
     """P20: the old service holds the port under the node's old name; the one command that helps is named."""
     service = Renaming(lab, shell, node)

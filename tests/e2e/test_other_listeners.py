@@ -108,7 +108,9 @@ def test_what_docker_publishes_at_another_address_is_not_in_the_way(service: Ser
     assert service.run("apply")["steps"] == []
 
 
-@pytest.mark.parametrize("command", [("sleep", "9999"), ("false",)], ids=["runs", "failed"])
+@pytest.mark.parametrize(
+    "command", [("sleep", "9999"), pytest.param(("false",), marks=pytest.mark.slow)], ids=["runs", "failed"]
+)
 def test_a_unit_that_systemd_run_made_under_the_services_name_is_replaced(
     service: Service, command: tuple[str, ...]
 ) -> None:
@@ -120,7 +122,7 @@ def test_a_unit_that_systemd_run_made_under_the_services_name_is_replaced(
     assert service.run("apply")["steps"] == []
 
 
-@pytest.mark.parametrize("container", [{}, BRIDGE], ids=["host", "bridge"])
+@pytest.mark.parametrize("container", [{}, pytest.param(BRIDGE, marks=pytest.mark.slow)], ids=["host", "bridge"])
 def test_two_services_swap_their_ports(service: Service, container: dict[str, object]) -> None:
     def declare(one: int, two: int) -> None:
         service.declare(**({"container": container} if container else {}))

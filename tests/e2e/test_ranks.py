@@ -350,6 +350,7 @@ def test_ranks_survive_boots_of_one_node_of_the_head_and_of_all(cluster: Cluster
     assert cluster.group(cluster.nodes[0])["restarts"] == []
 
 
+@pytest.mark.slow
 def test_machines_that_stood_still_longer_than_the_watchdog_serve_again(cluster: Cluster) -> None:
     """systemd ends a launcher for it (or not: its word may come first), which goes then, in place of one engine after
     the other."""

@@ -220,6 +220,7 @@ def test_requests_come_to_their_end_and_what_does_not_is_told(cluster: Cluster) 
     assert (notice["id"], notice["args"]["running"]) == ("drain-ended", 1)
 
 
+@pytest.mark.slow
 def test_a_rollout_that_stands_still_ends_in_time(cluster: Cluster) -> None:
     cluster.declare("slow=170", progress_deadline=20)
     report = cluster.apply(status=4)
@@ -228,6 +229,7 @@ def test_a_rollout_that_stands_still_ends_in_time(cluster: Cluster) -> None:
     assert old(cluster)
 
 
+@pytest.mark.slow
 def test_an_engine_has_so_long_for_its_first_completion(cluster: Cluster) -> None:
     cluster.declare("slow=171", healthy_deadline=20)
     report = cluster.apply(status=4)

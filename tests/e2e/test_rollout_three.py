@@ -47,6 +47,7 @@ def test_a_controller_that_is_killed_at_the_second_engine_is_followed_by_another
     assert modes(cluster) == ["slow=0.3"] * 3
 
 
+@pytest.mark.slow
 def test_a_rollback_after_a_rollout_that_was_cut_short_leaves_the_engine_that_it_had_not_reached(
     cluster: Cluster,
 ) -> None:

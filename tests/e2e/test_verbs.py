@@ -185,6 +185,7 @@ def test_services_are_stopped_started_and_restarted_and_the_node_remembers(servi
     assert b"qwen.service" in claims
 
 
+@pytest.mark.slow
 def test_a_service_with_a_silent_node_is_stopped_on_the_others_and_not_started(
     shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:

@@ -100,6 +100,7 @@ def test_changes_are_told_once_over_one_connection_that_is_kept(watching: Watchi
     until(lambda: not watching.sessions())
 
 
+@pytest.mark.slow
 def test_a_node_that_hangs_is_told_and_its_return_too(watching: Watching) -> None:
     watching.start()
     with watching.node.paused():
