@@ -6,6 +6,7 @@ Slow, because it changes with the lab only; test_fresh_node.py has the least of 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from tests.lab import Lab, Node, model
+from tests.lab.dockerd import daemon_of
 from tests.lab.fixtures import NodeFactory
 from tests.lab.hub import Fault, Hub
 from tests.lab.images import Image
@@ -51,6 +53,16 @@ def give_model(node: Node, folder: Path) -> None:
     """Put the tiny model at /srv/model."""
     for path in sorted(model.write(folder).iterdir()):
         node.write(f"/srv/model/{path.name}", path.read_bytes())
+
+
+def test_the_labs_own_docker_is_found_by_what_it_wrote_itself(lab: Lab, tmp_path: Path) -> None:
+    """So that it is ended though whoever started it was killed before it noted anything."""
+    if lab.engine.own:
+        daemon = daemon_of(lab.state)
+        assert daemon is not None and daemon.alive
+    assert daemon_of(tmp_path) is None
+    (tmp_path / "dockerd.pid").write_text(str(os.getpid()))
+    assert daemon_of(tmp_path) is None, "another process has the number now"
 
 
 def test_sudo_asks_warden_for_a_password_and_spark_for_none(node: Node) -> None:

@@ -102,14 +102,22 @@ def start(state: Path, cache: Path) -> Engine:
     ]
     machine.start_daemon(argv, state / "dockerd.log", root=True)
     if not machine.wait_until(engine.answers, 150):
-        raise LabError(f"dockerd did not answer within 60 s; its last words: {_tail(state / 'dockerd.log')}")
-    Daemon.of(int(pidfile.read_text())).save(state / "dockerd.json")
+        raise LabError(f"dockerd did not answer within 150 s; its last words: {_tail(state / 'dockerd.log')}")
     return engine
+
+
+def daemon_of(state: Path) -> Daemon | None:
+    """The lab's own dockerd, by the file that it writes itself: whoever started it may have been killed meanwhile."""
+    try:
+        pid = int((state / "dockerd.pid").read_text())
+        return Daemon.of(pid) if Path(f"/proc/{pid}/comm").read_text() == "dockerd\n" else None
+    except (FileNotFoundError, ValueError, LabError):
+        return None
 
 
 def stop(state: Path, cache: Path) -> None:
     """End the lab's own engine, if any, and undo what it did to the machine."""
-    daemon = Daemon.load(state / "dockerd.json")
+    daemon = daemon_of(state)
     if daemon is not None:
         daemon.stop(patience=60)
     if os.path.ismount(cache / "docker"):  # an engine that was killed leaves its storage mounted on itself
