@@ -148,13 +148,19 @@ def test_a_change_that_cuts_new_connections_is_taken_back_by_the_node(
     assert not one.exists("/run/netplan/60-sparkops-fabric.yaml")
 
 
+def addressed_pair(shell: Shell, nodes: Callable[[int], list[Node]]) -> list[Node]:
+    """Two nodes with a cable, whose links have their addresses."""
+    made = nodes(2)
+    cabled(*made)
+    shell.write("inventory.yml", pair(*made))
+    shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")
+    return made
+
+
 def test_a_pair_is_measured_and_another_mtu_is_found(
     lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:
-    one, other = nodes(2)
-    cabled(one, other)
-    shell.write("inventory.yml", pair(one, other))
-    shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")
+    _, other = addressed_pair(shell, nodes)
 
     told = shell.json("fabric", "check", "--seconds", "1", status=None)
 
@@ -236,10 +242,7 @@ def test_a_link_that_others_use_meanwhile_is_not_called_degraded(
     lab: Lab, shell: Shell, nodes: Callable[[int], list[Node]]
 ) -> None:
     """Measured until it tells something: on a busy machine TCP proves neither."""
-    one, other = nodes(2)
-    cabled(one, other)
-    shell.write("inventory.yml", pair(one, other))
-    shell.json("apply", "inventory.yml", "--role", "fabric", "--yes")
+    one, other = addressed_pair(shell, nodes)
     peer = addresses(other, "cx0")[0].partition("/")[0]
 
     def found() -> str | None:

@@ -112,7 +112,8 @@ def _published(port: int, host: str, find: Callable[[], Mapping[str, object] | N
         if error.id not in docker_absence.ABSENT:
             raise
         return Held(False, None)  # without Docker nothing is published
-    holding = [each for each in there if _publishes(each, port, listening.numeric(host))]
+    address = listening.numeric(host)  # looks a name up: once, not for each container
+    holding = [each for each in there if _publishes(each, port, address)]
     own = find() if holding else None
     for each in holding:
         if each.get("Id") != (own or {}).get("Id"):
